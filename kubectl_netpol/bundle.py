@@ -1,0 +1,180 @@
+"""A Snapshot as a file, and a file as a Source.
+
+Format 1: a gzip-compressed tar of JSON files, readable by hand:
+
+    bundle.json            {"format": 1, "tool_version", "taken_at", "namespace", "nodes": {name: reason}}
+    cluster/<kind>.json    {"items": [...], "reason": "", "absent": false}
+    nodes/<number>.json    {"node": name, "document": the reader's document}
+
+Reading never writes to disk: members are read in memory, by name, within limits.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from kubectl_netpol.errors import BundleError, NodeError
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.node.document import check_document
+
+Json = dict[str, Any]
+
+FORMAT = 1
+MEMBER = re.compile(r"(bundle|cluster/[a-z]{1,40}|nodes/[0-9]{1,6})\.json\Z")
+LARGEST_MEMBER = 1 << 30
+LARGEST_TOTAL = 4 << 30
+MOST_MEMBERS = 10_000
+
+
+def write(snapshot: Snapshot, path: str) -> None:
+    """Write a bundle; the same Snapshot gives the same bytes. Raises ``BundleError`` where it cannot."""
+    try:
+        with open(path, "wb") as file:
+            write_to(snapshot, file)
+    except OSError as error:
+        raise BundleError(f"{path}: the bundle could not be written: {error.strerror or error}") from error
+
+
+def write_to(snapshot: Snapshot, file: IO[bytes]) -> None:
+    header = {
+        "format": FORMAT,
+        "tool_version": snapshot.tool_version,
+        "taken_at": snapshot.taken_at,
+        "namespace": snapshot.namespace,
+        "nodes": {name: reading.reason for name, reading in sorted(snapshot.nodes.items())},
+    }
+    # No file name and no time in the gzip header: equal snapshots are equal files.
+    with (
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        when = _seconds(snapshot.taken_at)
+        _add(tar, "bundle.json", header, when)
+        for kind, collection in sorted(snapshot.collections.items()):
+            body = {"items": list(collection.items), "reason": collection.reason, "absent": collection.absent}
+            _add(tar, f"cluster/{kind}.json", body, when)
+        known = [(name, r.document) for name, r in sorted(snapshot.nodes.items()) if r.document is not None]
+        for number, (name, document) in enumerate(known):
+            _add(tar, f"nodes/{number}.json", {"node": name, "document": document}, when)
+
+
+def _add(tar: tarfile.TarFile, name: str, body: Json, when: int) -> None:
+    data = json.dumps(body, indent=1, sort_keys=True).encode()
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(data), when, 0o644
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _seconds(taken_at: str) -> int:
+    try:
+        return int(time.mktime(time.strptime(taken_at, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone)
+    except (ValueError, OverflowError):
+        return 0
+
+
+def read(path: str) -> Snapshot:
+    """Read a bundle file. Raises ``BundleError`` with one line for anything that is not a sound bundle."""
+    try:
+        with Path(path).open("rb") as file:
+            return read_from(file, path)
+    except OSError as error:
+        raise BundleError(f"{path}: the bundle could not be read: {error.strerror or error}") from error
+
+
+def read_from(file: IO[bytes], path: str) -> Snapshot:
+    try:
+        members = _members(file, path)
+    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, RecursionError) as error:
+        raise BundleError(f"{path}: not a bundle, or a damaged one: {error}") from error
+    header = members.get("bundle.json")
+    if header is None:
+        raise BundleError(f"{path}: not a bundle: it holds no bundle.json")
+    if header.get("format") != FORMAT:
+        found = header.get("format")
+        raise BundleError(
+            f"{path}: bundle format {found!r} is not known to this version", "upgrade the plugin"
+        )
+    try:
+        return _snapshot(header, members)
+    except (KeyError, TypeError, AttributeError, ValueError, NodeError) as error:
+        raise BundleError(f"{path}: the bundle is damaged: {type(error).__name__}: {error}") from error
+
+
+def _members(file: IO[bytes], path: str) -> dict[str, Json]:
+    members: dict[str, Json] = {}
+    total = 0
+    with tarfile.open(fileobj=file, mode="r|gz") as tar:
+        for count, member in enumerate(tar):
+            if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
+                raise BundleError(f"{path}: the bundle is larger than a bundle can be")
+            if not member.isfile() or not MEMBER.match(member.name):
+                continue
+            total += member.size
+            content = tar.extractfile(member)
+            assert content is not None
+            document = json.loads(content.read())
+            if not isinstance(document, dict):
+                raise BundleError(f"{path}: {member.name} is not a JSON object")
+            members[member.name] = document
+    return members
+
+
+def _snapshot(header: Json, members: Mapping[str, Json]) -> Snapshot:
+    collections = {
+        name.removeprefix("cluster/").removesuffix(".json"): _collection(body)
+        for name, body in members.items()
+        if name.startswith("cluster/")
+    }
+    nodes = {str(name): NodeReading(None, str(reason)) for name, reason in header["nodes"].items() if reason}
+    for name, body in members.items():
+        if name.startswith("nodes/"):
+            nodes[str(body["node"])] = NodeReading(check_document(body["document"]))
+    return Snapshot(
+        collections=collections,
+        nodes=nodes,
+        taken_at=str(header["taken_at"]),
+        tool_version=str(header["tool_version"]),
+        namespace=str(header["namespace"]),
+    )
+
+
+def _collection(body: Json) -> Collection:
+    items = body["items"]
+    if not all(isinstance(item, dict) and isinstance(item.get("metadata"), dict) for item in items):
+        raise TypeError("an object without metadata")
+    return Collection(tuple(items), str(body["reason"]), bool(body["absent"]))
+
+
+class BundleSource:
+    """A bundle file in the place of a cluster: nothing else is touched."""
+
+    def __init__(self, path: str, namespace: str = "") -> None:
+        self.snapshot = read(path)
+        self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace or self.snapshot.namespace
+
+    @property
+    def taken_at(self) -> str:
+        return self.snapshot.taken_at
+
+    @property
+    def tool_version(self) -> str:
+        return self.snapshot.tool_version
+
+    def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        return {kind: self.snapshot.get(kind) for kind in kinds}
+
+    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
+        missing = NodeReading(None, "this node is not in the bundle")
+        return {name: self.snapshot.nodes.get(name, missing) for name in requests}

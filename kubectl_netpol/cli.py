@@ -1,0 +1,156 @@
+"""`kubectl netpol-ebpf`: flags in, one verb, exit code out. No logic here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from kubectl_netpol import __version__
+from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.options import Common, capture_flags, common_flags
+from kubectl_netpol.progress import Progress
+
+PROGRAM = "kubectl netpol-ebpf"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Show what a NetworkPolicy really is in the kernel of an Amazon EKS node: the YAML, what was "
+    "resolved from it, and the eBPF programs and maps that packets meet.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Pod = Annotated[
+    str,
+    typer.Argument(
+        metavar="POD",
+        help="pod/NAME, NAMESPACE/NAME, or deploy/, rs/, sts/, ds/, job/, svc/NAME with exactly one pod. "
+        "A name that begins exactly one pod's name is enough.",
+    ),
+]
+DirectionFlag = Annotated[
+    str, typer.Option("--direction", help="ingress, egress or both: always the pod's direction.")
+]
+
+
+@app.command()
+@common_flags
+def explain(
+    common: Common,
+    pod: Pod,
+    direction: DirectionFlag = "both",
+    source: Annotated[
+        str, typer.Option("--from", help="The other end, opening a connection to POD: pod, node or address.")
+    ] = "",
+    destination: Annotated[
+        str,
+        typer.Option("--to", help="The other end, which POD connects to: pod, node, svc/NAME or address."),
+    ] = "",
+    port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP or icmp.")] = "",
+) -> None:
+    """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
+
+    Without --from and --to: both directions of the pod, YAML rules beside PolicyEndpoint and kernel map.
+    With one of them: the verdict for that flow. Exit code 0: allowed, or all layers agree; 1: dropped, or
+    layers differ; 3: could not be decided.
+    """
+    from kubectl_netpol import verbs
+
+    verbs.explain(common, pod, _directions(direction), source, destination, port)
+
+
+@app.command()
+@common_flags
+def maps(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
+    """Show a pod's host veth, tc filters, eBPF programs and the decoded contents of their maps."""
+    from kubectl_netpol import verbs
+
+    verbs.maps(common, pod, _directions(direction))
+
+
+@app.command()
+@capture_flags
+def capture(
+    common: Common,
+    pod: Pod,
+    file: Annotated[str, typer.Option("--file", "-f", help="The bundle file to write (.tar.gz).")],
+) -> None:
+    """Write all that was read about a pod's node and the cluster's policies to a file, for --bundle.
+
+    The bundle holds no Secrets, no environment values and no commands of pods.
+    """
+    from kubectl_netpol import verbs
+
+    verbs.capture(common, pod, file)
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this plugin."""
+    print(f"{PROGRAM} {__version__}")
+
+
+def _directions(text: str) -> tuple[Direction, ...]:
+    if text == "both":
+        return tuple(Direction)
+    try:
+        return (Direction(text),)
+    except ValueError:
+        raise UsageError(f'--direction "{text}" is not one of ingress, egress, both') from None
+
+
+def main() -> None:
+    """The entry point: every way a run can end becomes one exit code, and at most two lines on stderr."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line. Returns the exit code; prints no traceback unless NETPOL_EBPF_DEBUG is set."""
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+        return code
+    except NetpolError as error:
+        return _say(error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, Interrupted):
+        return _say("interrupted", "", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # `| head` closed the pipe: what was read was read. Keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        if os.environ.get("NETPOL_EBPF_DEBUG"):
+            raise
+        what = f"internal error: {type(error).__name__}: {error}"
+        return _say(what, "please report it; NETPOL_EBPF_DEBUG=1 shows the traceback", ExitCode.UNDECIDED)
+
+
+def _invoke(arguments: list[str]) -> int:
+    command: Any = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except Exception as error:
+        # Usage errors of the option parser (typer brings its own copy of click, so ask by shape).
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            return _say(str(error.format_message()), f"see {PROGRAM} --help", ExitCode.USAGE)
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from error
+        raise
+    return int(result or 0)
+
+
+def _say(message: str, hint: str, code: ExitCode) -> int:
+    from kubectl_netpol.report.text import clean
+
+    Progress(enabled=False).done()
+    print(f"error: {clean(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {clean(hint)}", file=sys.stderr)
+    return int(code)

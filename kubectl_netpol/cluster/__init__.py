@@ -1,0 +1,1 @@
+"""The Kubernetes API, read-only but for the debug pod."""

@@ -1,0 +1,119 @@
+"""The live cluster as a Source: paged lists side by side, nodes through debug pods side by side."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_netpol import __version__
+from kubectl_netpol.cluster.api import Api, Listing
+from kubectl_netpol.cluster.trim import trim
+from kubectl_netpol.errors import ApiError, NetpolError
+from kubectl_netpol.model.snapshot import Collection, NodeReading
+
+Json = dict[str, Any]
+
+AWS = "/apis/networking.k8s.aws/v1alpha1"
+CORE = "/api/v1"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a collection lives in the API."""
+
+    group: str
+    resource: str
+    namespaced: bool = True
+
+    def path(self, namespace: str = "") -> str:
+        middle = f"/namespaces/{namespace}" if namespace else ""
+        return f"{self.group}{middle}/{self.resource}"
+
+
+PATHS = {
+    "pods": Kind(CORE, "pods"),
+    "namespaces": Kind(CORE, "namespaces", False),
+    "services": Kind(CORE, "services"),
+    "nodes": Kind(CORE, "nodes", False),
+    "networkpolicies": Kind("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "policyendpoints": Kind(AWS, "policyendpoints"),
+    "applicationnetworkpolicies": Kind(AWS, "applicationnetworkpolicies"),
+    "clusterpolicyendpoints": Kind(AWS, "clusterpolicyendpoints", False),
+    "clusternetworkpolicies": Kind(AWS, "clusternetworkpolicies", False),
+}
+NodeReader = Callable[[str, Json], Json]
+"""(node name, request) -> document; raises NetpolError."""
+
+
+@dataclass
+class LiveSource:
+    """Reads each collection with one paged list, and each node with one exec."""
+
+    api: Api
+    read_node: NodeReader
+    taken_at: str = field(default_factory=lambda: _now())
+    tool_version: str = __version__
+
+    @property
+    def namespace(self) -> str:
+        return self.api.namespace
+
+    def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        # The first request alone: a wrong address or expired credentials is one error, not nine.
+        first, *rest = kinds
+        found = {first: self._collection(first, namespaces)}
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            found.update(
+                zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True)
+            )
+        return found
+
+    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
+        if len(requests) == 1:
+            # In the main thread, so that signals end the debug pod's life at once.
+            return {node: self._node(node, request) for node, request in requests.items()}
+        with ThreadPoolExecutor(max_workers=max(1, len(requests))) as pool:
+            return dict(zip(requests, pool.map(self._node, requests, requests.values()), strict=True))
+
+    def _node(self, node: str, request: Json) -> NodeReading:
+        try:
+            return NodeReading(self.read_node(node, request))
+        except NetpolError as error:
+            return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
+
+    def _collection(self, kind: str, namespaces: Sequence[str]) -> Collection:
+        place = PATHS[kind]
+        try:
+            return _kept(kind, self.api.list(place.path()))
+        except ApiError as error:
+            if error.status == 404:
+                return Collection(absent=True)
+            if error.status != 403:
+                raise
+            if not place.namespaced:
+                return Collection(reason=error.message)
+            refusal = error.message
+        return self._of_namespaces(kind, namespaces, refusal)
+
+    def _of_namespaces(self, kind: str, namespaces: Sequence[str], refusal: str) -> Collection:
+        """Where the whole cluster may not be listed: the namespaces of the question, and a reason."""
+        items: list[Json] = []
+        for namespace in namespaces:
+            try:
+                items += _kept(kind, self.api.list(PATHS[kind].path(namespace))).items
+            except ApiError as error:
+                if error.status != 403:
+                    raise
+                return Collection(reason=error.message)
+        return Collection(tuple(items), reason=f"only namespaces {', '.join(namespaces)}: {refusal}")
+
+
+def _kept(kind: str, listing: Listing) -> Collection:
+    return Collection(tuple(trim(kind, item) for item in listing.items if item.get("metadata")))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

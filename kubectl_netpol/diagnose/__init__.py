@@ -1,0 +1,1 @@
+"""Layers side by side. Pure: no I/O, no clock, no printing."""

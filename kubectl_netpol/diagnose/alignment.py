@@ -1,0 +1,287 @@
+"""YAML rules, PolicyEndpoint entries and map entries of one direction, aligned by prefix."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network
+from typing import Any
+
+from kubectl_netpol.kernel.verdict import slots_text, used_slots
+from kubectl_netpol.model.flow import Direction, Network
+from kubectl_netpol.model.kernel import LpmEntry, LpmTable
+from kubectl_netpol.policy import agent, controller, endpoints, networkpolicy
+from kubectl_netpol.policy import ports as port_lists
+from kubectl_netpol.policy.controller import Skipped, Wanted
+from kubectl_netpol.policy.endpoints import EndpointEntry
+from kubectl_netpol.policy.ports import ALL_PORTS
+from kubectl_netpol.policy.world import World, namespace_of, node_of
+
+Json = dict[str, Any]
+
+
+class Status(StrEnum):
+    """How one line compares over the three columns."""
+
+    OK = "ok"
+    NODE = "ok: own node"
+    CATCH_ALL = "ok: not restricted"
+    EXCEPT = "ok: except"
+    NOT_RESOLVED = "NOT IN POLICYENDPOINT"
+    STALE = "NOT IN YAML"
+    NOT_IN_MAP = "NOT IN MAP"
+    UNWANTED = "NOBODY ASKED FOR IT"
+    PORTS_DIFFER = "PORTS DIFFER"
+    CUT_OFF = "MORE THAN 24 PORTS"
+    OTHER_FAMILY = "ignored: other family"
+    IDLE = "not consulted"
+    UNKNOWN = "unknown"
+
+    @property
+    def good(self) -> bool:
+        fine = (Status.OK, Status.NODE, Status.CATCH_ALL, Status.EXCEPT, Status.OTHER_FAMILY, Status.IDLE)
+        return self in fine
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what one rule wants for one prefix, what was resolved, what the map holds."""
+
+    prefix: Network
+    who: str
+    policy: str = ""
+    path: str = ""
+    selects: str = ""
+    intent: str | None = None
+    """Ports as the YAML means them; None: the YAML does not ask for this prefix."""
+    endpoint: str = ""
+    """`name spec.ingress[0]`."""
+    resolved: str | None = None
+    kernel: str | None = None
+    """Slots of the map; None: no such entry."""
+    status: Status = Status.OK
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """All rows of one direction, and the YAML peers that resolve to nothing."""
+
+    direction: Direction
+    policies: tuple[str, ...]
+    """The policies that isolate the pod in this direction."""
+    rows: tuple[Row, ...]
+    skipped: tuple[Skipped, ...]
+    reason: str = ""
+    """Why a column is unknown."""
+
+
+def align(
+    pod: Json, direction: Direction, world: World, table: LpmTable | None, *, complete: bool, idle: bool
+) -> Alignment:
+    """Build the rows. ``table``: the attached rule map, None where unknown; ``idle``: the pod state says that
+    the map is not the last word (DEFAULT_ALLOW), so left-over entries are no fault."""
+    wanted, skipped = _wanted(pod, direction, world)
+    resolved = endpoints.of_identifier(world, pod)
+    family = _family(table)
+    own = world.own_node_address(pod, family)
+    expected = agent.program(resolved, direction, own, family)
+    collection = world.snapshot.get("policyendpoints")
+    builder = _Builder(pod, direction, world, table, complete, idle, collection.known, family)
+    rows = builder.rows(wanted, list(endpoints.entries(resolved, direction)), expected)
+    names = tuple(sorted({p["metadata"]["name"] for p in networkpolicy.isolating(world, pod, direction)}))
+    return Alignment(direction, names, tuple(rows), tuple(skipped), collection.reason)
+
+
+def _family(table: LpmTable | None) -> int:
+    if table is not None and table.entries:
+        return table.entries[0].prefix.version
+    return 4
+
+
+def _wanted(pod: Json, direction: Direction, world: World) -> tuple[list[Wanted], list[Skipped]]:
+    wanted: list[Wanted] = []
+    skipped: list[Skipped] = []
+    for policy in world.policies_of.get(namespace_of(pod), ()):
+        if networkpolicy.selects(policy, pod):
+            more, less = controller.resolve(policy, direction, pod, world)
+            wanted += more
+            skipped += less
+    return wanted, skipped
+
+
+class _Builder:
+    """Joins the three columns on (prefix, policy)."""
+
+    def __init__(
+        self,
+        pod: Json,
+        direction: Direction,
+        world: World,
+        table: LpmTable | None,
+        complete: bool,
+        idle: bool,
+        endpoints_known: bool,
+        family: int,
+    ) -> None:
+        self.pod, self.direction, self.world = pod, direction, world
+        self.table, self.complete, self.idle = table, complete, idle
+        self.endpoints_known, self.family = endpoints_known, family
+
+    def rows(
+        self, wanted: list[Wanted], resolved: list[EndpointEntry], expected: dict[Network, agent.Expected]
+    ) -> Iterable[Row]:
+        asked: dict[tuple[Network, str], list[Wanted]] = defaultdict(list)
+        given: dict[tuple[Network, str], list[EndpointEntry]] = defaultdict(list)
+        for want in wanted:
+            asked[want.prefix, want.policy].append(want)
+        for entry in resolved:
+            given[entry.prefix, entry.policy].append(entry)
+        rows = []
+        for key in asked | given:
+            rows += self._pair(key[0], asked.get(key, []), given.get(key, []), expected.get(key[0]))
+        covered = {row.prefix for row in rows}
+        rows += [self._made_by_agent(e) for prefix, e in expected.items() if prefix not in covered]
+        rows += [
+            self._unexpected(entry)
+            for entry in (self.table.entries if self.table else ())
+            if entry.prefix not in covered and entry.prefix not in expected
+        ]
+        return sorted(rows, key=_order)
+
+    def _pair(
+        self,
+        prefix: Network,
+        asked: list[Wanted],
+        given: list[EndpointEntry],
+        expected: agent.Expected | None,
+    ) -> list[Row]:
+        status, note = self._status(prefix, asked, given, expected)
+        common: dict[str, Any] = {
+            "prefix": prefix,
+            "endpoint": ", ".join(dict.fromkeys(f"{e.endpoint} {e.path}" for e in given)),
+            "resolved": _union_text([e.ports for e in given]) if given else None,
+            "kernel": self._kernel_text(prefix),
+            "status": status,
+            "note": note,
+        }
+        if not asked:
+            return [Row(who=self._who(prefix), policy=given[0].policy, **common)]
+        return [
+            Row(
+                who=want.who,
+                policy=want.policy,
+                path=want.path,
+                selects=want.selects,
+                intent=port_lists.text(want.ports),
+                **common,
+            )
+            for want in asked
+        ]
+
+    def _status(
+        self,
+        prefix: Network,
+        asked: list[Wanted],
+        given: list[EndpointEntry],
+        expected: agent.Expected | None,
+    ) -> tuple[Status, str]:
+        if prefix.version != self.family:
+            return Status.OTHER_FAMILY, f"the cluster is IPv{self.family}: the agent skips this family"
+        if self.endpoints_known:
+            if asked and not given:
+                return Status.NOT_RESOLVED, "the controller did not resolve this peer (yet)"
+            if given and not asked:
+                return Status.STALE, "no rule of the policy means this address now: a stale or foreign entry"
+            if _ports(w.ports for w in asked) != _ports(e.ports for e in given):
+                return Status.PORTS_DIFFER, "YAML and PolicyEndpoint allow different ports"
+        return self._against_map(prefix, expected)
+
+    def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
+        if self.table is None:
+            return Status.UNKNOWN, "the map was not read"
+        actual = self.table.get(prefix)
+        if actual is None:
+            if expected is None:
+                return Status.OK, "the own node is always allowed" if self._is_own_node(prefix) else ""
+            if not self.complete:
+                return Status.UNKNOWN, "the map was not read to its end"
+            return Status.NOT_IN_MAP, "the agent should have written this entry, and the map does not hold it"
+        if expected is None:
+            return (Status.NODE, _NODE_NOTE) if self._is_own_node(prefix) else (Status.UNWANTED, _NOBODY)
+        slots = set(used_slots(actual.slots))
+        if slots == expected.slots:
+            inherited = sorted({str(e.prefix) for e in expected.inherited})
+            return Status.OK, f"also the ports of {', '.join(inherited)}" if inherited else ""
+        if expected.cut_off and slots <= expected.slots:
+            missing = len(expected.slots - slots)
+            return (
+                Status.CUT_OFF,
+                f"{len(expected.slots)} port rules meet here and 24 fit: {missing} are lost",
+            )
+        return Status.PORTS_DIFFER, f"the map should allow {slots_text(tuple(sorted(expected.slots)))}"
+
+    def _made_by_agent(self, expected: agent.Expected) -> Row:
+        prefix = expected.prefix
+        status, note = self._against_map(prefix, expected)
+        if status is Status.OK:
+            status, note = {
+                agent.NODE: (Status.NODE, _NODE_NOTE),
+                agent.CATCH_ALL: (Status.CATCH_ALL, f"no policy restricts {self.direction}"),
+                agent.EXCEPT: (Status.EXCEPT, "an except of an ipBlock: denied, also for other rules"),
+            }.get(expected.origin, (status, note))
+        return Row(
+            prefix=prefix, who=self._who(prefix), kernel=self._kernel_text(prefix), status=status, note=note
+        )
+
+    def _unexpected(self, entry: LpmEntry) -> Row:
+        status, note = Status.UNWANTED, _NOBODY
+        if self._is_own_node(entry.prefix):
+            status, note = Status.NODE, _NODE_NOTE
+        elif self.idle:
+            status, note = Status.IDLE, "no policy applies to the pod: left over"
+        text = slots_text(entry.slots)
+        return Row(prefix=entry.prefix, who=self._who(entry.prefix), kernel=text, status=status, note=note)
+
+    def _is_own_node(self, prefix: Network) -> bool:
+        own = self.world.own_node_address(self.pod, prefix.version)
+        return own is not None and prefix.network_address == own and prefix.prefixlen == prefix.max_prefixlen
+
+    def _who(self, prefix: Network) -> str:
+        if self._is_own_node(prefix):
+            return f"node {node_of(self.pod)}"
+        return who(prefix, self.world)
+
+    def _kernel_text(self, prefix: Network) -> str | None:
+        entry = self.table.get(prefix) if self.table else None
+        return slots_text(entry.slots) if entry else None
+
+
+_NODE_NOTE = "added by the agent for the kubelet's probes: the own node always passes"
+_NOBODY = "no rule and no PolicyEndpoint of this pod asks for this entry"
+
+
+def who(prefix: Network, world: World) -> str:
+    """`pod default/x`, `node x`, `service ns/x`, `cidr`, `anybody`, or `unknown address`."""
+    if prefix.prefixlen == 0:
+        return "anybody"
+    if prefix.prefixlen < (32 if isinstance(prefix, IPv4Network) else 128):
+        return "cidr"
+    return world.who(prefix.network_address) or "unknown address"
+
+
+def _ports(lists: Iterable[tuple[port_lists.Port, ...]]) -> frozenset[port_lists.Port]:
+    """The union of port lists; all ports swallow the rest."""
+    union = {port for ports in lists for port in ports or ALL_PORTS}
+    return frozenset(ALL_PORTS) if ALL_PORTS[0] in union else frozenset(union)
+
+
+def _union_text(lists: list[tuple[port_lists.Port, ...]]) -> str:
+    return port_lists.text(tuple(_ports(lists)))
+
+
+def _order(row: Row) -> tuple[bool, str, str, int, int]:
+    """Rules in the order of the YAML, then what only the kernel has."""
+    return row.intent is None, row.policy, row.path, int(row.prefix.network_address), row.prefix.prefixlen

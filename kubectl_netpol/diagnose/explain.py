@@ -1,0 +1,262 @@
+"""The answer of `explain`: the verdict of a flow, or both directions of a pod with their layers aligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_netpol.diagnose.alignment import Alignment, align
+from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, node_views, pod_kernel
+from kubectl_netpol.diagnose.plan import Plan
+from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, STATE_NAMES
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.kernel import DirectionView, PodKernel
+from kubectl_netpol.model.snapshot import Snapshot
+from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, ref
+
+Json = dict[str, Any]
+
+AGENT_LOG = "/var/log/aws-routed-eni/network-policy-agent.log"
+
+
+@dataclass(frozen=True)
+class DirectionReport:
+    """One direction of the pod: its kernel view and the aligned rows."""
+
+    direction: Direction
+    view: DirectionView | None
+    alignment: Alignment
+    summary: str
+    agrees: bool | None
+    """Every row is fine; None: something could not be read."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that `explain` prints, in any format."""
+
+    pod: Json
+    answer: str
+    decision: Decision
+    cause: Cause
+    kernel: PodKernel | None
+    legs: tuple[LegVerdict, ...]
+    directions: tuple[DirectionReport, ...]
+    next_step: str
+    source_text: str = ""
+    destination_text: str = ""
+    unread: tuple[str, ...] = ()
+    """Nodes that could not be read, with the reason."""
+
+
+def explain(plan: Plan, snapshot: Snapshot) -> Explanation:
+    """Pure: the same snapshot gives the same explanation."""
+    world = World(snapshot)
+    views = node_views(snapshot)
+    kernel = pod_kernel(plan.pod, views)
+    unread = tuple(f"{n}: {reading.reason}" for n, reading in snapshot.nodes.items() if reading.reason)
+    if plan.legs:
+        legs = tuple(judge(leg, world, views) for leg in plan.legs)
+        decision, cause = _overall(legs)
+        return Explanation(
+            pod=plan.pod,
+            answer=_flow_answer(plan, legs, decision),
+            decision=decision,
+            cause=cause,
+            kernel=kernel,
+            legs=legs,
+            directions=(),
+            next_step=_flow_next(legs, decision, cause),
+            source_text=plan.source_text,
+            destination_text=plan.destination_text,
+            unread=unread,
+        )
+    reports = tuple(_direction(plan.pod, d, world, kernel) for d in plan.question.directions)
+    agrees = _all_agree(reports)
+    return Explanation(
+        pod=plan.pod,
+        answer=_pod_answer(plan.pod, reports),
+        decision={True: Decision.ALLOW, False: Decision.DENY, None: Decision.UNKNOWN}[agrees],
+        cause=Cause.NONE if agrees else Cause.UNKNOWN if agrees is None else _cause_of(reports),
+        kernel=kernel,
+        legs=(),
+        directions=reports,
+        next_step=_pod_next(plan.pod, reports, agrees),
+        unread=unread,
+    )
+
+
+def _all_agree(reports: tuple[DirectionReport, ...]) -> bool | None:
+    if any(report.agrees is False for report in reports):
+        return False
+    return None if any(report.agrees is None for report in reports) else True
+
+
+def _overall(legs: tuple[LegVerdict, ...]) -> tuple[Decision, Cause]:
+    """Any leg that drops decides; then any that is unknown; a Service is denied when one of its pods is."""
+    for decision in (Decision.DENY, Decision.UNKNOWN):
+        found = [leg for leg in legs if leg.decision is decision]
+        if found:
+            return decision, found[0].cause
+    differing = next((leg.cause for leg in legs if leg.cause is not Cause.NONE), Cause.NONE)
+    return Decision.ALLOW, differing
+
+
+def _flow_answer(plan: Plan, legs: tuple[LegVerdict, ...], decision: Decision) -> str:
+    flow = plan.legs[0].ends.flow
+    between = f"{plan.source_text} -> {plan.destination_text} {flow.port_text}"
+    word = {Decision.ALLOW: "ALLOW", Decision.DENY: "DROP"}.get(decision, "UNKNOWN")
+    leg = next(leg for leg in legs if leg.decision is decision)
+    place = f"at the {leg.direction} of {name_of(leg.pod)}"
+    if decision is Decision.DENY:
+        behind = _backends(legs)
+        return f"{word}: {between} is dropped {place}{behind}: {leg.decided_by.why}."
+    if decision is Decision.UNKNOWN:
+        return f"{word}: {between} could not be decided {place}: {leg.decided_by.why}."
+    reasons = "; ".join(f"{leg.direction} of {name_of(leg.pod)}: {leg.decided_by.why}" for leg in legs)
+    return f"{word}: {between} passes: {reasons}."
+
+
+def _backends(legs: tuple[LegVerdict, ...]) -> str:
+    behind = [leg for leg in legs if leg.direction is Direction.INGRESS]
+    dropped = [leg for leg in behind if leg.decision is Decision.DENY]
+    if len(behind) > 1 and dropped:
+        return f" (and so at {len(dropped)} of {len(behind)} pods behind the Service)"
+    return ""
+
+
+def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause) -> str:
+    leg = next((leg for leg in legs if leg.decision is decision and leg.cause is cause), legs[0])
+    namespace, pod = namespace_of(leg.pod), name_of(leg.pod)
+    if decision is Decision.UNKNOWN:
+        return f"find out why the kernel of node {node_of(leg.pod)} could not be read: see the line on stderr"
+    if cause is Cause.SELECTOR:
+        miss = next((e for v in leg.verdicts if v.layer is Layer.INTENT for e in v.evidence), "")
+        change = f" ({miss})" if miss else ""
+        return (
+            f"nothing is broken: the YAML does not allow this flow{change}. "
+            "To allow it, change the labels or the rule: "
+            f"kubectl -n {namespace} edit networkpolicy {_policy_of(leg)}"
+        )
+    if cause is Cause.RESOLUTION:
+        return (
+            "the controller resolved something else than the YAML says: "
+            f"kubectl -n {namespace} get policyendpoints -o yaml"
+        )
+    if cause is Cause.KERNEL:
+        return (
+            "the node does not enforce what was resolved: compare the maps with "
+            f"kubectl netpol-ebpf maps {pod} -n {namespace} --direction {leg.direction}, "
+            f"then read the agent's log on node {node_of(leg.pod)}: {AGENT_LOG}"
+        )
+    return (
+        "policy does not stop this flow: if it still fails, "
+        "look at the application, DNS, routes and security groups"
+    )
+
+
+def _policy_of(leg: LegVerdict) -> str:
+    """The first isolating policy, to have a command that can be pasted."""
+    intent = next(v for v in leg.verdicts if v.layer is Layer.INTENT)
+    return intent.why.split(" ", 1)[0].rstrip(",")
+
+
+def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel | None) -> DirectionReport:
+    view = kernel.directions[direction] if kernel else None
+    rules = view.maps.get("np") if view else None
+    table = rules.lpm if rules else None
+    states = view.maps.get("pod_state") if view else None
+    idle = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
+    alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
+    agrees = _agrees(pod, world, view, alignment)
+    return DirectionReport(
+        direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees
+    )
+
+
+def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alignment) -> bool | None:
+    if any(not row.status.good and row.status.name != "UNKNOWN" for row in alignment.rows):
+        return False
+    if on_host_network(pod):
+        return True
+    if view is None or view.reason or any(row.status.name == "UNKNOWN" for row in alignment.rows):
+        return None
+    if view.filter is None:
+        # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
+        return not alignment.policies
+    if view.pinned_program is not None and view.program and view.pinned_program.id != view.program.id:
+        return False
+    states = view.maps.get("pod_state")
+    if states is None or states.states is None:
+        return None
+    if 0 not in states.states or 1 not in states.states:
+        return False
+    applied = states.states[0] == 0
+    return applied if alignment.policies else True
+
+
+def _summary(
+    pod: Json, direction: Direction, view: DirectionView | None, alignment: Alignment, agrees: bool | None
+) -> str:
+    if on_host_network(pod):
+        return f"{direction} is not filtered: the pod is on the host network"
+    names = ", ".join(alignment.policies)
+    what = (
+        f"{direction} is restricted by {names}"
+        if names
+        else f"{direction} is not restricted by any NetworkPolicy"
+    )
+    if view is None:
+        return f"{what}; the kernel was not read"
+    if view.reason:
+        return f"{what}; the kernel was not read: {view.reason}"
+    if agrees:
+        return f"{what}, and the kernel agrees"
+    if view.filter is None:
+        return f"{what}, but no {direction.program_name} filter is attached: nothing is filtered"
+    problem = _problem(view, alignment)
+    return f"{what}, {problem}"
+
+
+def _problem(view: DirectionView, alignment: Alignment) -> str:
+    if view.program and view.pinned_program and view.program.id != view.pinned_program.id:
+        return (
+            f"but the filter runs program {view.program.id} and the pin is program {view.pinned_program.id}: "
+            "the agent updates maps that no packet meets"
+        )
+    states = view.maps.get("pod_state")
+    if states is None or states.states is None:
+        return "and its pod state could not be read"
+    missing = [key for key in (0, 1) if key not in states.states]
+    if missing:
+        return f"but the pod state is missing (key {missing[0]}): the program drops every packet"
+    bad = [row for row in alignment.rows if not row.status.good]
+    if bad:
+        return f"but {len(bad)} of {len(alignment.rows)} entries differ: see STATUS"
+    return f"but the pod state is {STATE_NAMES.get(states.states[0], states.states[0])}"
+
+
+def _pod_answer(pod: Json, reports: tuple[DirectionReport, ...]) -> str:
+    sentences = "; ".join(report.summary for report in reports)
+    return f"{ref(pod)} on node {node_of(pod)}: {sentences}."
+
+
+def _cause_of(reports: tuple[DirectionReport, ...]) -> Cause:
+    statuses = {row.status.name for report in reports for row in report.alignment.rows}
+    return Cause.RESOLUTION if statuses & {"NOT_RESOLVED", "STALE"} else Cause.KERNEL
+
+
+def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | None) -> str:
+    where = f"-n {namespace_of(pod)}"
+    if agrees is None:
+        return "something could not be read: see the lines on stderr"
+    if agrees is False:
+        cause = _cause_of(reports)
+        if cause is Cause.RESOLUTION:
+            return f"compare the resolved entries with the YAML: kubectl {where} get policyendpoints -o yaml"
+        return (
+            f"the node does not hold what was resolved: read the agent's log on node {node_of(pod)}: "
+            f"{AGENT_LOG}"
+        )
+    return f"ask for one flow: kubectl netpol-ebpf explain {name_of(pod)} {where} --from POD --port 80/TCP"

@@ -1,0 +1,255 @@
+"""From a question to what has to be judged (legs) and what has to be read (pods by node)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_netpol.errors import UsageError
+from kubectl_netpol.kernel.identity import identifiers, veth_names
+from kubectl_netpol.model.flow import Address, Direction, Flow, protocol_name
+from kubectl_netpol.policy import targets
+from kubectl_netpol.policy.networkpolicy import Ends
+from kubectl_netpol.policy.world import (
+    World,
+    cluster_ips,
+    container_ports,
+    name_of,
+    namespace_of,
+    node_addresses,
+    node_of,
+    on_host_network,
+    pod_ip,
+    pod_ips,
+    ref,
+)
+
+Json = dict[str, Any]
+
+MOST_NODES = 4
+"""Nodes read for one question: a Service with pods on fifty nodes does not start fifty debug pods."""
+KINDS = (
+    "pods",
+    "namespaces",
+    "services",
+    "nodes",
+    "networkpolicies",
+    "policyendpoints",
+    "clusterpolicyendpoints",
+    "clusternetworkpolicies",
+    "applicationnetworkpolicies",
+)
+"""Collections that one `explain` or `maps` reads: one paged list request for each."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asks, as typed."""
+
+    pod: str
+    directions: tuple[Direction, ...] = tuple(Direction)
+    source: str = ""
+    """--from"""
+    destination: str = ""
+    """--to"""
+    port: str = ""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One pod's part in a flow. ``backends``: the real ends behind a ClusterIP, which the intent is about."""
+
+    ends: Ends
+    backends: tuple[Ends, ...] = ()
+    service: str = ""
+
+    @property
+    def pod(self) -> Json:
+        return self.ends.pod
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer's outline: the pod, the legs of the flow (if one was asked), the nodes to read."""
+
+    pod: Json
+    question: Question
+    legs: tuple[Leg, ...] = ()
+    source_text: str = ""
+    destination_text: str = ""
+    notes: tuple[str, ...] = ()
+    """For stderr."""
+    reads: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
+    """Node name -> the pods whose kernel objects are needed there."""
+    skipped_nodes: tuple[str, ...] = ()
+
+
+def make_plan(question: Question, namespace: str, world: World) -> Plan:
+    """Raises ``UsageError`` for names that do not exist, are ambiguous, or make no sense together."""
+    if question.source and question.destination:
+        raise UsageError("--from and --to exclude each other: POD is the other end of the flow")
+    pod, note = targets.pick_pod(question.pod, namespace, world)
+    if not node_of(pod):
+        raise UsageError(f"pod {ref(pod)} is not on a node yet: it has not been scheduled")
+    notes = [note] if note else []
+    legs: tuple[Leg, ...] = ()
+    texts = "", ""
+    if question.source or question.destination:
+        legs, texts, more = _flow(question, namespace, pod, world)
+        notes += more
+    elif question.port:
+        raise UsageError("--port needs --from or --to")
+    reads, skipped = _reads([pod, *(leg.pod for leg in legs)])
+    return Plan(pod, question, legs, *texts, tuple(notes), reads, skipped)
+
+
+def _reads(pods: Iterable[Json]) -> tuple[dict[str, tuple[Json, ...]], tuple[str, ...]]:
+    found: dict[str, list[Json]] = {}
+    for pod in pods:
+        if not on_host_network(pod) and node_of(pod):
+            on_node = found.setdefault(node_of(pod), [])
+            if pod not in on_node:
+                on_node.append(pod)
+    names = list(found)
+    return {name: tuple(found[name]) for name in names[:MOST_NODES]}, tuple(names[MOST_NODES:])
+
+
+def reader_request(pods: Iterable[Json], *, everything: bool = False) -> Json:
+    """The reader's request for one node (see ``node.reader``)."""
+    return {
+        "format": 1,
+        "pods": [
+            {
+                "namespace": namespace_of(pod),
+                "name": name_of(pod),
+                "ips": [str(address) for address in pod_ips(pod)],
+                "links": list(veth_names(namespace_of(pod), name_of(pod))),
+                "identifiers": list(identifiers(namespace_of(pod), name_of(pod))),
+            }
+            for pod in pods
+        ],
+        "all": everything,
+        "conntrack": "all" if everything else "pods",
+    }
+
+
+@dataclass(frozen=True)
+class _End:
+    """The other end of the flow."""
+
+    address: Address
+    text: str
+    pod: Json | None = None
+    service: Json | None = None
+
+
+def _flow(
+    question: Question, namespace: str, pod: Json, world: World
+) -> tuple[tuple[Leg, ...], tuple[str, str], list[str]]:
+    incoming = bool(question.source)
+    end, notes = _other_end(question.source or question.destination, namespace, pod, world, incoming)
+    own = next((a for a in pod_ips(pod) if a.version == end.address.version), None)
+    if own is None:
+        raise UsageError(f"pod {ref(pod)} has no IPv{end.address.version} address")
+    if end.pod is pod:
+        raise UsageError(f"{ref(pod)} talking to itself stays inside the pod: no policy ever sees it")
+    protocol, port, note = _port(question, end, pod)
+    notes += [note] if note else []
+    own_text = f"{ref(pod)} ({own})"
+    if incoming:
+        legs = _legs_between(end, pod, Flow(end.address, own, protocol, port))
+        return legs, (end.text, own_text), notes
+    flow = Flow(own, end.address, protocol, port)
+    if end.service is not None:
+        return _legs_to_service(pod, end, flow, world), (own_text, end.text), notes
+    egress = Leg(Ends(pod, Direction.EGRESS, flow, end.pod))
+    others = () if end.pod is None else (Leg(Ends(end.pod, Direction.INGRESS, flow, pod)),)
+    return (egress, *others), (own_text, end.text), notes
+
+
+def _legs_between(end: _End, pod: Json, flow: Flow) -> tuple[Leg, ...]:
+    """The asked pod's leg first, then the source's, where the source is a pod."""
+    ingress = Leg(Ends(pod, Direction.INGRESS, flow, end.pod))
+    if end.pod is None:
+        return (ingress,)
+    return ingress, Leg(Ends(end.pod, Direction.EGRESS, flow, pod))
+
+
+def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Leg, ...]:
+    """Egress is judged on the ClusterIP and the Service port; each backend on its own address and port."""
+    assert end.service is not None
+    ingress: list[Leg] = []
+    behind: list[Ends] = []
+    for backend in targets.service_pods(end.service, world):
+        address = next((a for a in pod_ips(backend) if a.version == flow.source.version), None)
+        port = targets.target_port(end.service, protocol_name(flow.protocol), flow.port, backend)
+        if address is None or port is None or backend is pod:
+            continue
+        real = Flow(flow.source, address, flow.protocol, port)
+        behind.append(Ends(pod, Direction.EGRESS, real, backend))
+        ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
+    egress = Leg(Ends(pod, Direction.EGRESS, flow), tuple(behind), ref(end.service))
+    return (egress, *ingress)
+
+
+def _other_end(text: str, namespace: str, pod: Json, world: World, incoming: bool) -> tuple[_End, list[str]]:
+    target = targets.parse(text, namespace)
+    if target.kind == "address":
+        address = targets.find_address(target)
+        assert address is not None
+        return _end_of_address(address, world), []
+    if target.kind == "node":
+        return _end_of_node(target.name, world), []
+    if target.kind == "service":
+        if incoming:
+            hint = "name the pod, node or address that opens the connection"
+            raise UsageError(f"{target.text} cannot be a source: connections come from pods", hint)
+        service = targets.find_service(target, world)
+        addresses = cluster_ips(service)
+        if not addresses:
+            raise UsageError(f"{target.text} has no ClusterIP: name one of its pods instead")
+        own = pod_ip(pod)
+        address = next((a for a in addresses if own and a.version == own.version), addresses[0])
+        return _End(address, f"service {ref(service)} ({address})", service=service), []
+    other, note = targets.pick_pod(text, namespace, world)
+    address = pod_ip(other)
+    if address is None:
+        raise UsageError(f"pod {ref(other)} has no address yet")
+    end = _End(address, f"{ref(other)} ({address})", None if on_host_network(other) else other)
+    return end, [note] if note else []
+
+
+def _end_of_address(address: Address, world: World) -> _End:
+    who = world.who(address)
+    text = f"{who.removeprefix('pod ')} ({address})" if who else str(address)
+    return _End(address, text, world.pod_by_ip.get(address), world.service_by_ip.get(address))
+
+
+def _end_of_node(name: str, world: World) -> _End:
+    node = world.nodes.get(name)
+    if node is None:
+        raise UsageError(f'node "{name}" not found')
+    addresses = node_addresses(node)
+    if not addresses:
+        raise UsageError(f'node "{name}" has no InternalIP')
+    return _End(addresses[0], f"node {name} ({addresses[0]})")
+
+
+def _port(question: Question, end: _End, pod: Json) -> tuple[int, int, str]:
+    if question.port:
+        return *targets.parse_port(question.port), ""
+    receiver = pod if question.source else end.pod
+    declared: list[tuple[str, int]] = []
+    if end.service is not None:
+        entries = (end.service.get("spec") or {}).get("ports") or ()
+        declared = [(e.get("protocol") or "TCP", int(e["port"])) for e in entries]
+    elif receiver is not None:
+        declared = [(e.get("protocol") or "TCP", int(e["containerPort"])) for e in container_ports(receiver)]
+    if len(set(declared)) != 1:
+        known = ", ".join(f"{port}/{protocol}" for protocol, port in declared) or "none is declared"
+        raise UsageError(f"--port is needed: the receiving side does not have exactly one port ({known})")
+    protocol, port = declared[0]
+    return *targets.parse_port(
+        f"{port}/{protocol}"
+    ), f"--port {port}/{protocol}: the only one that is declared"

@@ -1,0 +1,67 @@
+"""The exceptions that reach a user as one line, and the exit codes of every verb."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process says to the shell. The same for all verbs."""
+
+    OK = 0
+    """Clean, or the flow is allowed."""
+    DENIED = 1
+    """The flow is denied, or a finding reaches the threshold."""
+    USAGE = 2
+    """The question cannot be asked like that (flags, names, formats)."""
+    UNDECIDED = 3
+    """The question is good, but something needed for the answer could not be read."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM."""
+
+
+class NetpolError(Exception):
+    """An error that ends the program: one line what and where, one line what to do."""
+
+    exit_code = ExitCode.UNDECIDED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(NetpolError):
+    """The question is wrong: a name that does not exist, an ambiguous one, a bad flag value."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConnectionFailed(NetpolError):
+    """No answer from the API server: no kubeconfig, no route, TLS, credentials plugin."""
+
+
+class ApiError(NetpolError):
+    """The API server answered with an error Status.
+
+    ``status`` is the HTTP code (0 when the connection broke), ``reason`` the Status' reason.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.reason = reason
+
+
+class NodeError(NetpolError):
+    """The node could not be read: the debug pod did not start, the exec broke, the answer is damaged."""
+
+
+class BundleError(NetpolError):
+    """A bundle file cannot be read, or is not one."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Interrupted(BaseException):
+    """SIGTERM, as Ctrl-C is KeyboardInterrupt: not an ``Exception``, so that no handler swallows it."""

@@ -1,0 +1,112 @@
+"""Every struct that the kernel side stores, chosen by the sizes that the kernel reports.
+
+Sizes, not agent versions: an image tag says what was installed, the map says what is loaded. A pair of sizes
+that is not listed is an unknown layout and is shown as raw bytes, never decoded by a guess.
+
+All integers are little-endian (host order of every EKS node) except addresses, which are in network order.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+MAP_TYPE_HASH = 1
+MAP_TYPE_LRU_HASH = 9
+MAP_TYPE_LPM_TRIE = 11
+MAP_TYPE_RINGBUF = 27
+
+MAP_TYPE_NAMES = {1: "HASH", 2: "ARRAY", 9: "LRU_HASH", 11: "LPM_TRIE", 27: "RINGBUF"}
+PROGRAM_TYPE_SCHED_CLS = 3
+
+# Slots of ingress_map and egress_map: protocol, start port, end port (agent >= 1.0.5: 24 slots).
+NP_SLOT = struct.Struct("<III")
+# Slots of cp_ingress_map and cp_egress_map: protocol, priority word, start port, end port (agent >= 1.3.0).
+CP_SLOT = struct.Struct("<IIII")
+SLOTS = 24
+LPM_KEY4 = struct.Struct("<I4s")
+LPM_KEY6 = struct.Struct("<I16s")
+POD_STATE_KEY = struct.Struct("<I")
+POD_STATE_VALUE = struct.Struct("<B")
+# Conntrack keys of agent >= 1.3.7: ifindex of the host veth at the end. Ports in host order.
+CONNTRACK_KEY4 = struct.Struct("<4sH2x4sHBx4sI")
+CONNTRACK_KEY6 = struct.Struct("<16sH2x16sHBx16sI")
+CONNTRACK_VALUE1 = struct.Struct("<B")
+
+assert NP_SLOT.size * SLOTS == 288
+assert CP_SLOT.size * SLOTS == 384
+assert (LPM_KEY4.size, LPM_KEY6.size) == (8, 20)
+assert (CONNTRACK_KEY4.size, CONNTRACK_KEY6.size) == (24, 60)
+
+PROTOCOL_ANY = 254
+PROTOCOL_DENY = 255
+"""Marks a prefix of an `except`: the scan stops and denies."""
+
+POLICIES_APPLIED, DEFAULT_ALLOW, DEFAULT_DENY = 0, 1, 2
+STATE_NAMES = {0: "POLICIES_APPLIED", 1: "DEFAULT_ALLOW", 2: "DEFAULT_DENY"}
+STATE_KEY_NAMES = {0: "NetworkPolicy", 1: "cluster policy"}
+
+STATE_PAIRS = {
+    (1, 1): 2,
+    (1, 2): 3,
+    (1, 0): 4,
+    (0, 1): 5,
+    (0, 2): 6,
+    (0, 0): 7,
+}
+"""(NetworkPolicy state, cluster policy state) -> conntrack value, agent >= 1.3.0. Pairs with a
+DEFAULT_DENY NetworkPolicy state are not in the table of the program and fall through to 7."""
+STATE_PAIR_FALLTHROUGH = 7
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One known struct pair: which maps have it, and which agents write it."""
+
+    name: str
+    role: str
+    map_type: int
+    key_size: int
+    value_size: int
+    family: int
+    agents: str
+
+
+LAYOUTS = (
+    Layout("NetworkPolicy rules, 24 slots, IPv4", "np", MAP_TYPE_LPM_TRIE, 8, 288, 4, ">= 1.0.5"),
+    Layout("NetworkPolicy rules, 24 slots, IPv6", "np", MAP_TYPE_LPM_TRIE, 20, 288, 6, ">= 1.0.5"),
+    Layout("cluster policy rules, 24 slots, IPv4", "cp", MAP_TYPE_LPM_TRIE, 8, 384, 4, ">= 1.3.0"),
+    Layout("cluster policy rules, 24 slots, IPv6", "cp", MAP_TYPE_LPM_TRIE, 20, 384, 6, ">= 1.3.0"),
+    Layout("pod state", "pod_state", MAP_TYPE_HASH, 4, 1, 0, ">= 1.2.0"),
+    Layout("conntrack with ifindex, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 1, 4, "1.3.7 to 1.4.1"),
+    Layout("conntrack with ifindex, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 1, 6, "1.3.7 to 1.4.1"),
+    Layout("policy events", "events", MAP_TYPE_RINGBUF, 0, 0, 0, "all"),
+)
+
+_BY_SHAPE = {(layout.map_type, layout.key_size, layout.value_size): layout for layout in LAYOUTS}
+
+
+def layout_of(map_type: int, key_size: int, value_size: int) -> Layout | None:
+    """The layout of a map with this type and these sizes (bytes), or None where it is not known."""
+    return _BY_SHAPE.get((map_type, key_size, value_size))
+
+
+def unknown_layout(map_type: int, key_size: int, value_size: int) -> str:
+    kind = MAP_TYPE_NAMES.get(map_type, f"type {map_type}")
+    return f"unknown layout ({kind}, key {key_size} B, value {value_size} B)"
+
+
+def map_name(role: str, direction: str) -> str:
+    """The name that the agent gives to a map of this role, as its pins end in it."""
+    return {
+        "np": f"{direction}_map",
+        "cp": f"cp_{direction}_map",
+        "pod_state": f"{direction}_pod_state_map",
+        "conntrack": "aws_conntrack_map",
+        "events": "policy_events",
+    }.get(role, "")
+
+
+def state_pair(np_state: int, cp_state: int) -> int:
+    """The conntrack value that a flow gets when it is allowed under these two states."""
+    return STATE_PAIRS.get((np_state, cp_state), STATE_PAIR_FALLTHROUGH)

@@ -1,0 +1,47 @@
+"""What a layer decides for a flow, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Layer(StrEnum):
+    """The five places that decide, in the order in which one makes the next."""
+
+    INTENT = "INTENT"
+    ENDPOINTS = "ENDPOINTS"
+    PINNED = "PINNED"
+    ATTACHED = "ATTACHED"
+    CONNTRACK = "CONNTRACK"
+
+
+KERNEL_LAYERS = (Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK)
+
+
+class Decision(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    UNKNOWN = "unknown"
+    """It could not be found out; the verdict's reason says why. Never to be shown as allow."""
+    NONE = "none"
+    """The layer has nothing to say (no conntrack entry: the rules decide)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One layer's decision. ``code`` is stable for scripts, ``why`` is for people."""
+
+    layer: Layer
+    decision: Decision
+    code: str
+    why: str
+    evidence: tuple[str, ...] = ()
+    """Short facts, each with where it was read."""
+
+    @property
+    def word(self) -> str:
+        """ALLOW, DENY (API layers) or DROP (kernel layers), UNKNOWN, or -."""
+        if self.decision is Decision.DENY:
+            return "DROP" if self.layer in KERNEL_LAYERS else "DENY"
+        return {"allow": "ALLOW", "unknown": "UNKNOWN", "none": "-"}[self.decision.value]

@@ -1,0 +1,155 @@
+"""Flags that several verbs share, declared once and added to each verb's signature."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from kubectl_netpol.cluster.connection import ConnectionFlags
+from kubectl_netpol.errors import UsageError
+from kubectl_netpol.report.output import Format
+
+DEFAULT_IMAGE = "public.ecr.aws/amazonlinux/amazonlinux:2023"
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every reading verb gets besides its own arguments."""
+
+    connection: ConnectionFlags
+    bundle: str
+    image: str
+    debug_namespace: str
+    keep: bool
+    deadline: int
+    start_timeout: int
+    output: Format
+    no_headers: bool
+
+
+def _option(
+    kind: Any, default: Any, *names: str, help: str, hidden: bool = False, **more: Any
+) -> tuple[Any, Any]:
+    return Annotated[
+        kind, typer.Option(*names, help=help, hidden=hidden, show_default=bool(default), **more)
+    ], default
+
+
+_CONNECTION: Mapping[str, tuple[Any, Any]] = {
+    "namespace": _option(str, "", "--namespace", "-n", help="Namespace of names given without one."),
+    "context": _option(str, "", "--context", help="The kubeconfig context to use."),
+    "kubeconfig": _option(str, "", "--kubeconfig", help="Path of the kubeconfig file."),
+    "as_user": _option(str, "", "--as", help="User to impersonate."),
+    "as_group": _option(list[str], (), "--as-group", help="Group to impersonate; repeatable."),
+    "request_timeout": _option(str, "", "--request-timeout", help="Time for one request, such as 30s or 1m."),
+    "as_uid": _option(str, "", "--as-uid", help="UID to impersonate.", hidden=True),
+    "cluster": _option(str, "", "--cluster", help="The kubeconfig cluster to use.", hidden=True),
+    "user": _option(str, "", "--user", help="The kubeconfig user to use.", hidden=True),
+    "server": _option(str, "", "--server", "-s", help="Address of the API server.", hidden=True),
+    "token": _option(str, "", "--token", help="Bearer token for the API server.", hidden=True),
+    "certificate_authority": _option(str, "", "--certificate-authority", help="CA file.", hidden=True),
+    "client_certificate": _option(str, "", "--client-certificate", help="Client certificate.", hidden=True),
+    "client_key": _option(str, "", "--client-key", help="Client key file.", hidden=True),
+    "tls_server_name": _option(str, "", "--tls-server-name", help="Name in the certificate.", hidden=True),
+    "insecure_skip_tls_verify": _option(
+        bool, False, "--insecure-skip-tls-verify", help="Do not check the certificate.", hidden=True
+    ),
+}
+_NODE: Mapping[str, tuple[Any, Any]] = {
+    "bundle": _option(str, "", "--bundle", help="Answer from this bundle file; touch no cluster."),
+    "image": _option(str, DEFAULT_IMAGE, "--image", help="Image of the debug pod; needs python3."),
+    "debug_namespace": _option(
+        str,
+        "kube-system",
+        "--debug-namespace",
+        help="Namespace of the debug pod; must admit privileged pods.",
+    ),
+    "keep": _option(
+        bool, False, "--keep", help="Leave the debug pod running until its deadline; the next call reuses it."
+    ),
+    "deadline": _option(
+        int,
+        300,
+        "--deadline",
+        help="Seconds after which the server ends the debug pod, whatever happens.",
+        min=30,
+    ),
+    "start_timeout": _option(
+        int, 60, "--start-timeout", help="Seconds to wait for the debug pod to run.", min=1
+    ),
+}
+_OUTPUT: Mapping[str, tuple[Any, Any]] = {
+    "output": _option(Format, Format.TABLE, "--output", "-o", help="Output format."),
+    "no_headers": _option(bool, False, "--no-headers", help="Leave out the column headers."),
+}
+
+
+def common_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all shared flags to a verb whose first parameter is a ``Common``."""
+    return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT})
+
+
+def capture_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags of a verb that reads a cluster and prints no table."""
+    without = {name: flag for name, flag in _NODE.items() if name != "bundle"}
+    return _with(verb, {**_CONNECTION, **without})
+
+
+def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
+    hints = typing.get_type_hints(verb, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in list(inspect.signature(verb).parameters.values())[1:]
+    ]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in flags.items()
+    ]
+
+    @functools.wraps(verb)
+    def wrapper(**values: Any) -> Any:
+        shared = {name: values.pop(name) for name in flags}
+        return verb(_common(shared), **values)
+
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapper.__signature__ = inspect.Signature(own + more)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in own + more}
+    return wrapper
+
+
+def _common(values: Mapping[str, Any]) -> Common:
+    connection = ConnectionFlags(
+        **{name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")},
+        as_groups=tuple(values["as_group"]),
+        request_timeout=seconds(values["request_timeout"]),
+    )
+    return Common(
+        connection=connection,
+        bundle=values.get("bundle", ""),
+        image=values["image"],
+        debug_namespace=values["debug_namespace"],
+        keep=values["keep"],
+        deadline=values["deadline"],
+        start_timeout=values["start_timeout"],
+        output=values.get("output", Format.TABLE),
+        no_headers=values.get("no_headers", False),
+    )
+
+
+def seconds(text: str) -> float:
+    """kubectl's --request-timeout: `30`, `30s`, `1m`, `1m30s`; empty and 0 mean no limit of their own."""
+    import re
+
+    if not text:
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    if match is None or not any(match.groups()):
+        raise UsageError(f'--request-timeout "{text}" is not a duration: use 30s or 1m')
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest

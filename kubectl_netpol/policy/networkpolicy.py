@@ -1,0 +1,261 @@
+"""NetworkPolicy as Kubernetes defines it: who is selected, which rules are there, what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from kubectl_netpol.model.flow import Address, Direction, Flow, Network
+from kubectl_netpol.model.verdict import Decision, Layer, Verdict
+from kubectl_netpol.policy import ports as port_lists
+from kubectl_netpol.policy import selectors
+from kubectl_netpol.policy.ports import Port
+from kubectl_netpol.policy.world import (
+    World,
+    container_ports,
+    finished,
+    labels_of,
+    name_of,
+    namespace_of,
+    node_of,
+    on_host_network,
+    pod_ips,
+    ref,
+)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RulePeer:
+    """One `from` or `to` element of one rule; ``peer`` None stands for an absent list (everybody)."""
+
+    policy: Json
+    direction: Direction
+    path: str
+    """`spec.ingress[0].from[0]`."""
+    peer: Json | None
+    ports: tuple[Json, ...]
+
+    @property
+    def policy_name(self) -> str:
+        return name_of(self.policy)
+
+
+def directions(policy: Json) -> tuple[Direction, ...]:
+    """policyTypes, with the API server's defaulting where the field is absent."""
+    spec = policy.get("spec") or {}
+    types = spec.get("policyTypes")
+    if not types:
+        types = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
+    return tuple(direction for direction in Direction if direction.value.capitalize() in types)
+
+
+def selects(policy: Json, pod: Json) -> bool:
+    """Whether the policy applies to this pod (same namespace, podSelector, not hostNetwork)."""
+    if namespace_of(policy) != namespace_of(pod) or on_host_network(pod):
+        return False
+    return selectors.matches((policy.get("spec") or {}).get("podSelector") or {}, labels_of(pod))
+
+
+def rule_peers(policy: Json, direction: Direction) -> Iterator[RulePeer]:
+    """All peers of all rules of one direction, also where policyTypes does not list it."""
+    side = "from" if direction is Direction.INGRESS else "to"
+    for number, rule in enumerate((policy.get("spec") or {}).get(direction.value) or ()):
+        rule = rule or {}
+        path = f"spec.{direction.value}[{number}]"
+        ports = tuple(rule.get("ports") or ())
+        peers = rule.get(side)
+        if not peers:
+            yield RulePeer(policy, direction, path, None, ports)
+        for index, peer in enumerate(peers or ()):
+            yield RulePeer(policy, direction, f"{path}.{side}[{index}]", peer or {}, ports)
+
+
+def peer_text(peer: Json | None) -> str:
+    """`pods access=true`, `pods app=web in namespaces team=a`, `10.0.0.0/8 except 10.1.0.0/16`, `anybody`."""
+    if peer is None:
+        return "anybody"
+    block = peer.get("ipBlock")
+    if block:
+        excepts = ", ".join(block.get("except") or ())
+        return f"{block.get('cidr')}" + (f" except {excepts}" if excepts else "")
+    pods, namespaces = peer.get("podSelector"), peer.get("namespaceSelector")
+    text = "all pods" if not pods or selectors.text(pods) == "<all>" else f"pods {selectors.text(pods)}"
+    if namespaces is not None:
+        where = selectors.text(namespaces)
+        text += " in all namespaces" if where == "<all>" else f" in namespaces {where}"
+    return text
+
+
+def peer_namespaces(rule: RulePeer, world: World) -> tuple[str, ...]:
+    """The namespaces that a selector peer looks in."""
+    selector = (rule.peer or {}).get("namespaceSelector")
+    if selector is None:
+        return (namespace_of(rule.policy),)
+    return tuple(name for name, labels in world.namespaces.items() if selectors.matches(selector, labels))
+
+
+def peer_pods(rule: RulePeer, world: World) -> list[Json]:
+    """The living pods with an address that a selector peer means."""
+    selector = (rule.peer or {}).get("podSelector") or {}
+    return [
+        pod
+        for namespace in peer_namespaces(rule, world)
+        for pod in world.pods_of.get(namespace, ())
+        if pod_ips(pod) and not finished(pod) and selectors.matches(selector, labels_of(pod))
+    ]
+
+
+def resolve_ports(ports: tuple[Json, ...], pod: Json | None) -> tuple[Port, ...] | None:
+    """A rule's ports as numbers. Named ports are looked up on ``pod``: the one that receives the traffic.
+
+    None where the rule has ports but none of them exists there; an empty tuple means all ports.
+    """
+    resolved = []
+    for port in ports:
+        protocol, value = str(port.get("protocol") or "TCP"), port.get("port")
+        if value is None:
+            resolved.append(Port(protocol))
+        elif isinstance(value, int):
+            resolved.append(Port(protocol, value, port.get("endPort") or 0))
+        else:
+            resolved += _named(str(value), protocol, pod)
+    return None if ports and not resolved else tuple(resolved)
+
+
+def _named(name: str, protocol: str, pod: Json | None) -> list[Port]:
+    found = container_ports(pod) if pod else ()
+    return [
+        Port(protocol, int(entry["containerPort"]))
+        for entry in found
+        if entry.get("name") == name and (entry.get("protocol") or "TCP") == protocol
+    ]
+
+
+def parse_network(text: object) -> Network | None:
+    """A CIDR or a bare address; host bits are dropped. None where it is neither."""
+    try:
+        return ip_network(str(text), strict=False)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two sides of one leg: the judged pod, and the peer's address with the pod behind it, if any."""
+
+    pod: Json
+    direction: Direction
+    flow: Flow
+    peer_pod: Json | None = None
+
+    @property
+    def receiver(self) -> Json | None:
+        return self.pod if self.direction is Direction.INGRESS else self.peer_pod
+
+    @property
+    def peer(self) -> Address:
+        return self.flow.peer(self.direction)
+
+
+def peer_matches(rule: RulePeer, ends: Ends, world: World) -> bool:
+    """Whether the peer of this rule means the other end, whatever the port."""
+    peer = rule.peer
+    if peer is None:
+        return True
+    block = peer.get("ipBlock")
+    if block:
+        return in_block(ends.peer, block)
+    other = ends.peer_pod
+    if other is None:
+        return False
+    selector = peer.get("podSelector") or {}
+    return namespace_of(other) in peer_namespaces(rule, world) and selectors.matches(
+        selector, labels_of(other)
+    )
+
+
+def in_block(address: Address, block: Json) -> bool:
+    network = parse_network(block.get("cidr"))
+    if network is None or address.version != network.version or address not in network:
+        return False
+    excepts = [parse_network(text) for text in block.get("except") or ()]
+    return not any(e is not None and e.version == address.version and address in e for e in excepts)
+
+
+def isolating(world: World, pod: Json, direction: Direction) -> list[Json]:
+    """The policies that select the pod and list this direction: none means everything is allowed."""
+    policies = world.policies_of.get(namespace_of(pod), ())
+    return [policy for policy in policies if direction in directions(policy) and selects(policy, pod)]
+
+
+def evaluate(ends: Ends, world: World) -> Verdict:
+    """The INTENT verdict of one leg: the union of all policies that isolate the pod in this direction."""
+    layer, pod, direction = Layer.INTENT, ends.pod, ends.direction
+    unread = [
+        f"{kind}: {world.snapshot.get(kind).reason}"
+        for kind in ("networkpolicies", "namespaces", "pods")
+        if not world.snapshot.get(kind).known
+    ]
+    if unread:
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {'; '.join(unread)}")
+    if on_host_network(pod):
+        why = f"{ref(pod)} uses the host network: NetworkPolicy does not apply to it"
+        return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
+    policies = isolating(world, pod, direction)
+    if not policies:
+        why = f"no NetworkPolicy selects {ref(pod)} for {direction}: everything is allowed"
+        return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", why)
+    if ends.peer == world.own_node_address(pod, ends.peer.version):
+        why = f"traffic between a pod and its own node ({node_of(pod)}) is always allowed"
+        return Verdict(layer, Decision.ALLOW, "OWN_NODE", why)
+    return _by_rules(ends, world, policies)
+
+
+def _by_rules(ends: Ends, world: World, policies: list[Json]) -> Verdict:
+    misses = []
+    for policy in policies:
+        for rule in rule_peers(policy, ends.direction):
+            ports = resolve_ports(rule.ports, ends.receiver)
+            if not peer_matches(rule, ends, world):
+                misses.append(
+                    f"{rule.policy_name} {rule.path} allows {peer_text(rule.peer)}{_miss(rule, ends, world)}"
+                )
+            elif ports is None or not port_lists.admits(ports, ends.flow):
+                wanted = _ports_text(rule, ports)
+                misses.append(
+                    f"{rule.policy_name} {rule.path} matches, but allows {wanted}, not {ends.flow.port_text}"
+                )
+            else:
+                allowed = f"{peer_text(rule.peer)} on {port_lists.text(ports)}"
+                why = f"{rule.policy_name} {rule.path} allows {allowed}"
+                return Verdict(Layer.INTENT, Decision.ALLOW, "RULE_ALLOWS", why)
+    names = ", ".join(sorted(name_of(policy) for policy in policies))
+    verb = "isolates" if len(policies) == 1 else "isolate"
+    why = f"{names} {verb} {ref(ends.pod)} for {ends.direction}: "
+    why += "no rule allows it" if misses else "there is no rule, so nothing is allowed"
+    return Verdict(Layer.INTENT, Decision.DENY, "NO_RULE", why, tuple(misses))
+
+
+def _ports_text(rule: RulePeer, ports: tuple[Port, ...] | None) -> str:
+    if ports is not None:
+        return port_lists.text(ports)
+    names = ", ".join(str(port.get("port")) for port in rule.ports)
+    return f"named ports that the receiving pod does not have ({names})"
+
+
+def _miss(rule: RulePeer, ends: Ends, world: World) -> str:
+    """Why a selector peer does not mean the other end, as the rest of a sentence."""
+    peer, other = rule.peer or {}, ends.peer_pod
+    if peer.get("ipBlock"):
+        return f"; {ends.peer} is not in it"
+    if other is None:
+        who = world.who(ends.peer) or "not a pod"
+        return f"; {ends.peer} is {who}, and selectors mean pods only"
+    reasons = list(selectors.mismatches(peer.get("podSelector") or {}, labels_of(other)))
+    if namespace_of(other) not in peer_namespaces(rule, world):
+        reasons.append(f"it is in namespace {namespace_of(other)}, which the rule does not mean")
+    return f"; {ref(other)}: {'; '.join(reasons)}"

@@ -1,0 +1,69 @@
+"""What a person sees while waiting: one line on stderr, on a terminal only, gone when the answer comes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from kubectl_netpol.report.text import clean
+
+QUIET_SECONDS = 1.0
+"""A step that ends sooner is not worth a line."""
+
+
+class Progress:
+    """Shows the current step after a second. Notes and warnings are always printed, as lines of their own."""
+
+    def __init__(self, enabled: bool | None = None) -> None:
+        self._enabled = sys.stderr.isatty() if enabled is None else enabled
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._text = ""
+        self._shown = False
+        self._timer: threading.Timer | None = None
+
+    def step(self, text: str) -> None:
+        """Say what is being waited for."""
+        if not self._enabled:
+            return
+        with self._lock:
+            self._text = clean(text)
+            wait = self._started + QUIET_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._draw()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self._late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def note(self, text: str) -> None:
+        """A line that stays: a completed name, a warning."""
+        with self._lock:
+            self._erase()
+            print(clean(text), file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._text = ""
+            self._erase()
+
+    def _late(self) -> None:
+        with self._lock:
+            if self._text:
+                self._draw()
+
+    def _draw(self) -> None:
+        width = 100
+        sys.stderr.write(f"\r\033[K{self._text[:width]}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def _erase(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+            self._shown = False

@@ -1,0 +1,193 @@
+"""`explain POD`: the answer, the evidence under it, the next step last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_netpol.diagnose.alignment import Alignment, Row
+from kubectl_netpol.diagnose.explain import DirectionReport, Explanation
+from kubectl_netpol.diagnose.layers import LegVerdict
+from kubectl_netpol.model.flow import protocol_name
+from kubectl_netpol.model.verdict import Decision
+from kubectl_netpol.policy.world import node_of, ref
+from kubectl_netpol.report import kernel as kernel_report
+from kubectl_netpol.report.maps import clean_lines
+from kubectl_netpol.report.output import API_VERSION
+from kubectl_netpol.report.text import indent, table
+
+Json = dict[str, Any]
+
+ANSWERS = {Decision.ALLOW: "ALLOW", Decision.DENY: "DROP", Decision.UNKNOWN: "UNKNOWN"}
+
+
+def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
+    lines = [found.answer]
+    for leg in found.legs:
+        lines += ["", *_leg_lines(leg, found, wide, with_headers)]
+    if found.directions:
+        if found.kernel is not None:
+            lines += [f"  {line}" for line in kernel_report.header_lines(found.kernel)]
+        for report in found.directions:
+            lines += ["", *_direction_lines(report, found, wide, with_headers)]
+    if found.legs:
+        lines += ["", f"Cause: {_cause_text(found)}"]
+    lines += ["", f"Next: {found.next_step}"]
+    return "\n".join(clean_lines(lines))
+
+
+def _cause_text(found: Explanation) -> str:
+    between = next((leg.break_between for leg in found.legs if leg.break_between), None)
+    where = f": {between[0]} and {between[1]} are the first layers that differ" if between else ""
+    agree = ": all layers agree" if found.cause.value in ("none", "selector") else ""
+    return f"{found.cause.value}{where or agree}"
+
+
+def _leg_lines(leg: LegVerdict, found: Explanation, wide: bool, with_headers: bool) -> list[str]:
+    lines = [f"{leg.direction.value.upper()} of {ref(leg.pod)} on node {node_of(leg.pod)}"]
+    if wide and leg.kernel is not None:
+        lines += [f"  {line}" for line in kernel_report.header_lines(leg.kernel)]
+    rows = []
+    for verdict in leg.verdicts:
+        rows.append([verdict.layer.value, verdict.word, verdict.why])
+        rows += [["", "", f"- {fact}"] for fact in verdict.evidence]
+    lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
+    return lines
+
+
+def _direction_lines(
+    report: DirectionReport, found: Explanation, wide: bool, with_headers: bool
+) -> list[str]:
+    lines = []
+    if report.view is not None and found.kernel is not None:
+        lines += kernel_report.direction_lines(report.view, found.kernel.veth)
+    else:
+        lines.append(f"{report.direction.value.upper()}: {report.summary}")
+    rows = [_row(row, wide) for row in report.alignment.rows]
+    if rows:
+        columns = ["RULE", "SELECTS", "WHO", "YAML", "POLICYENDPOINT", "KERNEL", "STATUS"]
+        if wide:
+            columns[3:3] = ["PREFIX"]
+            columns[6:6] = ["RESOLVED AS"]
+        lines += ["", indent(table(columns, rows, with_headers=with_headers))]
+    notes = _notes(report.alignment)
+    if notes:
+        lines += [""] + [f"  {note}" for note in notes]
+    return lines
+
+
+def _row(row: Row, wide: bool) -> list[object]:
+    rule = f"{row.policy} {row.path}".strip() or "-"
+    name = row.who if row.who in ("anybody", str(row.prefix)) else f"{row.who} {_address(row)}"
+    cells: list[object] = [
+        rule,
+        row.selects or "-",
+        name,
+        row.intent if row.intent is not None else "-",
+        row.resolved if row.resolved is not None else "-",
+        row.kernel if row.kernel is not None else "-",
+        row.status.value,
+    ]
+    if wide:
+        cells[3:3] = [row.prefix]
+        cells[6:6] = [row.endpoint or "-"]
+    return cells
+
+
+def _address(row: Row) -> str:
+    full = row.prefix.prefixlen == row.prefix.max_prefixlen
+    return str(row.prefix.network_address) if full else str(row.prefix)
+
+
+def _notes(alignment: Alignment) -> list[str]:
+    """Footnotes: every row that is more than a plain match, and every peer that selects nobody."""
+    found = dict.fromkeys(f"{_address(row)}: {row.note}" for row in alignment.rows if row.note)
+    skipped = [f"{s.policy} {s.path} ({s.selects}): selects nobody: {s.reason}" for s in alignment.skipped]
+    reason = [f"PolicyEndpoints: {alignment.reason}"] if alignment.reason else []
+    return [*found, *skipped, *reason]
+
+
+# ---- the same as data
+
+
+def as_data(found: Explanation) -> Json:
+    data: Json = {
+        "apiVersion": API_VERSION,
+        "kind": "Explanation",
+        "pod": ref(found.pod),
+        "node": node_of(found.pod),
+        "answer": found.answer,
+        "verdict": ANSWERS[found.decision] if found.legs else None,
+        "layersAgree": {"allow": True, "deny": False}.get(found.decision.value) if found.directions else None,
+        "cause": found.cause.value,
+        "nextStep": found.next_step,
+        "unread": list(found.unread),
+        "kernel": kernel_report.kernel_data(found.kernel),
+    }
+    if found.legs:
+        data["flow"] = {"from": found.source_text, "to": found.destination_text}
+        data["legs"] = [_leg_data(leg) for leg in found.legs]
+    else:
+        data["directions"] = [_direction_data(report) for report in found.directions]
+    return data
+
+
+def _leg_data(leg: LegVerdict) -> Json:
+    flow = leg.leg.ends.flow
+    return {
+        "pod": ref(leg.pod),
+        "node": node_of(leg.pod),
+        "direction": leg.direction.value,
+        "source": str(flow.source),
+        "destination": str(flow.destination),
+        "protocol": protocol_name(flow.protocol),
+        "port": flow.port,
+        "verdict": ANSWERS[leg.decision],
+        "cause": leg.cause.value,
+        "firstDifference": [layer.value for layer in leg.break_between] if leg.break_between else None,
+        "kernel": kernel_report.kernel_data(leg.kernel),
+        "program": kernel_report.direction_data(leg.kernel.directions[leg.direction]) if leg.kernel else None,
+        "layers": [
+            {
+                "layer": v.layer.value,
+                "verdict": v.word,
+                "code": v.code,
+                "why": v.why,
+                "evidence": list(v.evidence),
+            }
+            for v in leg.verdicts
+        ],
+    }
+
+
+def _direction_data(report: DirectionReport) -> Json:
+    rows = [
+        {
+            "prefix": str(row.prefix),
+            "who": row.who,
+            "policy": row.policy or None,
+            "path": row.path or None,
+            "selects": row.selects or None,
+            "intent": row.intent,
+            "policyEndpoint": row.endpoint or None,
+            "resolved": row.resolved,
+            "kernel": row.kernel,
+            "status": row.status.name,
+            "note": row.note,
+        }
+        for row in report.alignment.rows
+    ]
+    return {
+        **(
+            kernel_report.direction_data(report.view)
+            if report.view
+            else {"direction": report.direction.value}
+        ),
+        "summary": report.summary,
+        "agrees": report.agrees,
+        "policies": list(report.alignment.policies),
+        "rows": rows,
+        "skipped": [
+            {"policy": s.policy, "path": s.path, "selects": s.selects, "reason": s.reason}
+            for s in report.alignment.skipped
+        ],
+    }

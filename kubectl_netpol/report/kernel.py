@@ -1,0 +1,265 @@
+"""The kernel's part of reports: the pod's header, programs, maps and their entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_netpol.diagnose.alignment import who
+from kubectl_netpol.kernel import layouts
+from kubectl_netpol.kernel.verdict import slot_text, slots_text, state_text, used_slots
+from kubectl_netpol.model.flow import Direction, protocol_name
+from kubectl_netpol.model.kernel import (
+    ClusterSlot,
+    ConntrackEntry,
+    DirectionView,
+    LpmEntry,
+    MapView,
+    PodKernel,
+    ProgramView,
+    Slot,
+)
+from kubectl_netpol.policy.world import World
+
+Json = dict[str, Any]
+
+ORDER = ("np", "pod_state", "cp", "conntrack", "events")
+"""Maps in the order in which a reader wants them."""
+
+
+def header_lines(kernel: PodKernel) -> list[str]:
+    """Identifier and host veth, with how sure they are."""
+    pinned = "pinned" if kernel.identifier_pinned else kernel.pins_unread or "nothing is pinned under it"
+    index = f"ifindex {kernel.ifindex}; " if kernel.ifindex is not None else ""
+    return [
+        f"pod identifier  {kernel.identifier} ({pinned})",
+        f"host veth       {kernel.veth} ({index}{'; '.join(kernel.veth_evidence)})",
+    ]
+
+
+def direction_lines(view: DirectionView, veth: str) -> list[str]:
+    """Hook, filter, program, pin, map ids, pod state of one direction."""
+    lines = [f"{view.direction.value.upper()}: tc {view.direction.tc_hook} hook of {veth}"]
+    if view.reason:
+        return [*lines, f"  not read: {view.reason}"]
+    for other in view.filters:
+        if other is not view.filter:
+            program = f" program {other.program_id}" if other.program_id else ""
+            lines.append(f"  other filter    pref {other.pref}: {other.kind} {other.name}{program}")
+    if view.filter is None or view.program is None:
+        lines.append(f"  program         none: no filter {view.direction.program_name} on this hook")
+    else:
+        lines.append(f"  program         {program_text(view.program, view.direction)}")
+    lines += _pin_lines(view)
+    if view.program is not None:
+        lines.append(f"  maps            {_maps_line(view)}")
+    lines.append(f"  pod state       {_state_line(view.maps.get('pod_state'))}")
+    return lines
+
+
+def _pin_lines(view: DirectionView) -> list[str]:
+    pinned, program = view.pinned_program, view.program
+    if pinned is None:
+        return [] if program is None else ["  pin             none of this pod identifier"]
+    if program is None or pinned.id == program.id:
+        return [f"  pin             {pinned.pin}"]
+    return [f"  pin             {pinned.pin} is program {pinned.id}: NOT THE ONE THAT RUNS"]
+
+
+def _maps_line(view: DirectionView) -> str:
+    known = [f"{map_label(view.maps[r], view.direction)} {view.maps[r].id}" for r in ORDER if r in view.maps]
+    return ", ".join(known + [f"unknown map {other.id}" for other in view.other_maps])
+
+
+def program_text(program: ProgramView, direction: Direction) -> str:
+    jited = "jited" if program.jited else "not jited"
+    return f"{program.id} ({direction.program_name}, tag {program.tag}, {jited})"
+
+
+def _state_line(view: MapView | None) -> str:
+    if view is None:
+        return "the program uses no pod state map"
+    if view.states is None:
+        return f"unknown: {view.reason}"
+    if not view.states:
+        return f"MISSING: map {view.id} is empty, the program drops every packet"
+    return state_text(view.states)
+
+
+def map_label(view: MapView, direction: Direction) -> str:
+    return layouts.map_name(view.role, direction.value) or "unknown"
+
+
+def maps_of(view: DirectionView) -> list[MapView]:
+    """The maps of the attached program, or those behind the pins where nothing is attached."""
+    maps = view.maps if view.program is not None else view.pinned_maps
+    return [maps[role] for role in ORDER if role in maps] + list(view.other_maps)
+
+
+def size_text(view: MapView) -> str:
+    """How many entries a map holds, as far as known."""
+    if view.role == "events":
+        return "-"
+    for entries in (view.lpm.entries if view.lpm else None, view.states, view.conntrack, view.raw):
+        if entries is not None:
+            more = "" if view.complete else "+"
+            return f"{len(entries)}{more}"
+    return "unknown"
+
+
+def entry_rows(view: MapView, direction: Direction, world: World, wide: bool) -> Iterator[list[object]]:
+    """[map, id, key, who, value] of every entry, decoded or raw."""
+    name = map_label(view, direction)
+    for entry in view.lpm.entries if view.lpm else ():
+        if wide:
+            slots: tuple[Slot | ClusterSlot, ...] = entry.slots
+            for number, slot in enumerate(slots):
+                if any(slot):
+                    yield [
+                        name,
+                        view.id,
+                        entry.prefix,
+                        who(entry.prefix, world),
+                        f"[{number}] {slot_text(slot)}",
+                    ]
+        else:
+            yield [name, view.id, entry.prefix, who(entry.prefix, world), slots_text(entry.slots)]
+    for key, state in sorted((view.states or {}).items()):
+        meaning = layouts.STATE_KEY_NAMES.get(key, "")
+        yield [name, view.id, f"key {key}", meaning, layouts.STATE_NAMES.get(state, f"state {state}")]
+    for flow in sorted(view.conntrack or ()):
+        yield [name, view.id, conntrack_key(flow), conntrack_who(flow, world), f"state pair {flow.value}"]
+    for raw_key, raw_value in view.raw or ():
+        yield [name, view.id, f"0x{raw_key.hex()}", view.layout, f"0x{raw_value.hex()}"]
+
+
+def conntrack_key(flow: ConntrackEntry) -> str:
+    ends = f"{flow.source}:{flow.source_port} -> {flow.destination}:{flow.port}"
+    return f"{ends} {protocol_name(flow.protocol)}"
+
+
+def conntrack_who(flow: ConntrackEntry, world: World) -> str:
+    names = [world.who(address) or "unknown address" for address in (flow.source, flow.destination)]
+    return " -> ".join(names)
+
+
+# ---- the same as data
+
+
+def kernel_data(kernel: PodKernel | None) -> Json | None:
+    if kernel is None:
+        return None
+    return {
+        "podIdentifier": kernel.identifier,
+        "podIdentifierPinned": kernel.identifier_pinned,
+        "hostVeth": kernel.veth,
+        "ifindex": kernel.ifindex,
+        "hostVethConfirmed": kernel.veth_agrees,
+        "hostVethEvidence": list(kernel.veth_evidence),
+        "errors": list(kernel.errors),
+        "notes": list(kernel.notes),
+    }
+
+
+def direction_data(view: DirectionView) -> Json:
+    return {
+        "direction": view.direction.value,
+        "tcHook": view.direction.tc_hook,
+        "reason": view.reason,
+        "filters": [
+            {
+                "kind": f.kind,
+                "name": f.name,
+                "pref": f.pref,
+                "handle": f.handle,
+                "programId": f.program_id,
+                "tag": f.tag,
+                "directAction": f.direct_action,
+            }
+            for f in view.filters
+        ],
+        "program": program_data(view.program),
+        "pinnedProgram": program_data(view.pinned_program),
+        "pinnedMapIds": {
+            map_label(m, view.direction): m.id for m in view.pinned_maps.values() if m.role != "unknown"
+        },
+    }
+
+
+def program_data(program: ProgramView | None) -> Json | None:
+    if program is None:
+        return None
+    return {
+        "id": program.id,
+        "tag": program.tag,
+        "jited": program.jited,
+        "mapIds": list(program.map_ids),
+        "pin": program.pin or None,
+    }
+
+
+def map_data(view: MapView, direction: Direction, world: World) -> Json:
+    data: Json = {
+        "name": map_label(view, direction),
+        "id": view.id,
+        "type": layouts.MAP_TYPE_NAMES.get(view.type, str(view.type)),
+        "layout": view.layout,
+        "keySize": view.key_size,
+        "valueSize": view.value_size,
+        "maxEntries": view.max_entries,
+        "pin": view.pin or None,
+        "complete": view.complete,
+        "reason": view.reason,
+    }
+    if view.lpm is not None:
+        data["entries"] = [lpm_data(entry, world) for entry in view.lpm.entries]
+    elif view.states is not None:
+        data["entries"] = [
+            {
+                "key": key,
+                "meaning": layouts.STATE_KEY_NAMES.get(key),
+                "state": layouts.STATE_NAMES.get(state, state),
+            }
+            for key, state in sorted(view.states.items())
+        ]
+    elif view.conntrack is not None:
+        data["entries"] = [conntrack_data(flow, world) for flow in sorted(view.conntrack)]
+    elif view.raw is not None:
+        data["entries"] = [{"rawKey": key.hex(), "rawValue": value.hex()} for key, value in view.raw]
+    else:
+        data["entries"] = None
+    return data
+
+
+def lpm_data(entry: LpmEntry, world: World) -> Json:
+    return {
+        "prefix": str(entry.prefix),
+        "who": who(entry.prefix, world),
+        "slots": [slot_data(slot) for slot in used_slots(entry.slots)],
+    }
+
+
+def slot_data(slot: Any) -> Json:
+    data: Json = {
+        "text": slot_text(slot),
+        "protocol": slot.protocol,
+        "startPort": slot.start,
+        "endPort": slot.end,
+    }
+    if isinstance(slot, ClusterSlot):
+        data.update(priority=slot.priority, action=slot.action)
+    return data
+
+
+def conntrack_data(flow: ConntrackEntry, world: World) -> Json:
+    return {
+        "source": str(flow.source),
+        "sourcePort": flow.source_port,
+        "destination": str(flow.destination),
+        "port": flow.port,
+        "protocol": protocol_name(flow.protocol),
+        "owner": str(flow.owner),
+        "ifindex": flow.ifindex,
+        "value": flow.value,
+        "who": conntrack_who(flow, world),
+    }

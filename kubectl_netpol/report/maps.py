@@ -1,0 +1,109 @@
+"""`maps POD`: what the kernel holds for one pod."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_netpol.kernel.layouts import MAP_TYPE_NAMES
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.kernel import ConntrackEntry, DirectionView, MapView, PodKernel
+from kubectl_netpol.policy.world import World, node_of, pod_ips, ref
+from kubectl_netpol.report import kernel as kernel_report
+from kubectl_netpol.report.output import API_VERSION
+from kubectl_netpol.report.text import clean, indent, table
+
+Json = dict[str, Any]
+
+
+def only_own(view: MapView, pod: Json) -> MapView:
+    """The conntrack map less the flows of other pods of the node."""
+    if view.conntrack is None:
+        return view
+    own = set(pod_ips(pod))
+
+    def concerns(flow: ConntrackEntry) -> bool:
+        return flow.owner in own or flow.source in own or flow.destination in own
+
+    kept = tuple(flow for flow in view.conntrack if concerns(flow))
+    return MapView(**{**vars(view), "conntrack": kept})
+
+
+def as_text(
+    pod: Json,
+    kernel: PodKernel,
+    directions: Sequence[Direction],
+    world: World,
+    wide: bool,
+    with_headers: bool,
+) -> str:
+    lines = [
+        f"{ref(pod)} on node {node_of(pod)}",
+        *(f"  {line}" for line in kernel_report.header_lines(kernel)),
+    ]
+    for direction in directions:
+        view = kernel.directions[direction]
+        lines += ["", *kernel_report.direction_lines(view, kernel.veth)]
+        lines += _direction_tables(pod, view, world, wide, with_headers)
+    return "\n".join(clean_lines(lines))
+
+
+def clean_lines(lines: Sequence[str]) -> list[str]:
+    return [clean(part) for line in lines for part in line.split("\n")]
+
+
+def _direction_tables(
+    pod: Json, view: DirectionView, world: World, wide: bool, with_headers: bool
+) -> list[str]:
+    maps = [only_own(m, pod) for m in kernel_report.maps_of(view)]
+    if not maps:
+        return []
+    overview = []
+    for m in maps:
+        row = [
+            kernel_report.map_label(m, view.direction),
+            m.id,
+            kernel_report.size_text(m),
+            m.pin or "(no pin)",
+        ]
+        if wide:
+            kind = MAP_TYPE_NAMES.get(m.type, str(m.type))
+            row += [kind, m.key_size, m.value_size, m.max_entries, m.layout]
+        overview.append([*row, m.reason])
+    headers = [
+        "MAP",
+        "ID",
+        "ENTRIES",
+        "PIN",
+        *(["TYPE", "KEY", "VALUE", "MAX", "LAYOUT"] if wide else []),
+        "NOTE",
+    ]
+    if not any(m.reason for m in maps):
+        headers.pop()
+        overview = [row[:-1] for row in overview]
+    entries = [row for m in maps for row in kernel_report.entry_rows(m, view.direction, world, wide)]
+    blocks = ["", indent(table(headers, overview, with_headers=with_headers))]
+    if entries:
+        columns = ["MAP", "ID", "ENTRY", "WHO", "ALLOWS"]
+        blocks += ["", indent(table(columns, entries, with_headers=with_headers))]
+    return blocks
+
+
+def as_data(pod: Json, kernel: PodKernel, directions: Sequence[Direction], world: World) -> Json:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Maps",
+        "pod": ref(pod),
+        "node": node_of(pod),
+        **(kernel_report.kernel_data(kernel) or {}),
+        "directions": [
+            {
+                **kernel_report.direction_data(kernel.directions[d]),
+                "maps": [
+                    kernel_report.map_data(only_own(m, pod), d, world)
+                    for m in kernel_report.maps_of(kernel.directions[d])
+                ],
+            }
+            for d in directions
+        ],
+    }

@@ -1,0 +1,65 @@
+"""Plain-text building blocks: clean strings, tables, colour."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from typing import IO
+
+COLOURS = {
+    "ALLOW": "32",
+    "ok": "32",
+    "DROP": "31;1",
+    "DENY": "31",
+    "UNKNOWN": "33;1",
+    "unknown": "33",
+}
+
+
+def clean(text: object) -> str:
+    """Strip control and formatting characters: nothing read from outside may steer the terminal."""
+    return "".join(
+        " " if char in "\n\t\r" else char
+        for char in str(text)
+        if char in "\n\t\r" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    )
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, with_headers: bool = True) -> str:
+    """kubectl's kind of table: upper-case headers, columns two spaces apart, no frames."""
+    from tabulate import tabulate
+
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    # Numbers are texts here: an id column must not be right-aligned or rounded.
+    text = tabulate(
+        cells, headers=headers if with_headers else (), tablefmt="plain", disable_numparse=True, missingval=""
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def indent(text: str, by: str = "  ") -> str:
+    return "\n".join(f"{by}{line}" if line else line for line in text.splitlines())
+
+
+def wants_colour(stream: IO[str]) -> bool:
+    """As kubectl decides: a terminal that can, and nobody asked for none."""
+    return stream.isatty() and os.environ.get("TERM") not in (None, "dumb") and "NO_COLOR" not in os.environ
+
+
+def paint(line: str, colour: bool) -> str:
+    """Colour the verdict word that starts a line or ends a column."""
+    if not colour:
+        return line
+    for word, code in COLOURS.items():
+        if line.lstrip().startswith((f"{word}:", f"{word} ")):
+            return line.replace(word, f"\033[{code}m{word}\033[0m", 1)
+    for name in ("INTENT", "ENDPOINTS", "PINNED", "ATTACHED", "CONNTRACK"):
+        if line.lstrip().startswith(f"{name} "):
+            head, rest = line[: line.index(name) + len(name)], line[line.index(name) + len(name) :]
+            word = rest.split(None, 1)[0] if rest.split() else ""
+            if word in COLOURS:
+                return head + rest.replace(word, f"\033[{COLOURS[word]}m{word}\033[0m", 1)
+    return line

@@ -1,0 +1,37 @@
+"""Where a Snapshot comes from: one interface for the live cluster and for a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from kubectl_netpol.model.snapshot import Collection, NodeReading
+
+Json = dict[str, Any]
+
+
+class Source(Protocol):
+    """The only I/O behind a verb."""
+
+    @property
+    def namespace(self) -> str:
+        """Where names without a namespace are looked up."""
+        ...
+
+    @property
+    def taken_at(self) -> str:
+        """RFC 3339: when the data was read."""
+        ...
+
+    @property
+    def tool_version(self) -> str:
+        """The version of the tool that read the data."""
+        ...
+
+    def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        """API objects by kind. ``namespaces``: where to look if the whole cluster may not be listed."""
+        ...
+
+    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
+        """Reader documents by node name."""
+        ...

@@ -1,0 +1,168 @@
+"""What each verb does: source -> plan -> snapshot -> pure answer -> report -> exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from kubectl_netpol import __version__, bundle
+from kubectl_netpol.diagnose import explain as explainer
+from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.layers import node_views, pod_kernel
+from kubectl_netpol.errors import ExitCode, NodeError
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.snapshot import Collection, Snapshot
+from kubectl_netpol.model.verdict import Decision
+from kubectl_netpol.options import Common
+from kubectl_netpol.policy import targets
+from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
+from kubectl_netpol.progress import Progress
+from kubectl_netpol.report import explain as explain_report
+from kubectl_netpol.report import maps as maps_report
+from kubectl_netpol.report.output import emit
+from kubectl_netpol.source import Source
+
+Json = dict[str, Any]
+
+EXIT_CODES = {
+    Decision.ALLOW: ExitCode.OK,
+    Decision.DENY: ExitCode.DENIED,
+    Decision.UNKNOWN: ExitCode.UNDECIDED,
+    Decision.NONE: ExitCode.OK,
+}
+
+
+def explain(
+    common: Common,
+    pod: str,
+    directions: tuple[Direction, ...],
+    source: str,
+    destination: str,
+    port: str,
+) -> None:
+    """`explain`. Ends the process with the verdict's exit code."""
+    question = planning.Question(pod, directions, source, destination, port)
+    with _session(common) as (origin, progress):
+        plan, snapshot = _read(origin, question, progress)
+        found = explainer.explain(plan, snapshot)
+        progress.done()
+        for node in found.unread:
+            progress.note(f"warning: node {node}")
+        for node in plan.skipped_nodes:
+            progress.note(
+                f"warning: node {node} was not read: at most {planning.MOST_NODES} nodes a question"
+            )
+        emit(
+            sys.stdout,
+            common.output,
+            lambda: explain_report.as_data(found),
+            lambda wide: explain_report.as_text(found, wide, not common.no_headers),
+        )
+    raise typer.Exit(int(EXIT_CODES[found.decision]))
+
+
+def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
+    """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
+    question = planning.Question(pod, directions)
+    with _session(common) as (origin, progress):
+        plan, snapshot = _read(origin, question, progress)
+        if on_host_network(plan.pod):
+            raise NodeError(
+                f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
+                "NetworkPolicy does not apply to hostNetwork pods",
+            )
+        kernel = pod_kernel(plan.pod, node_views(snapshot))
+        if kernel is None:
+            node = node_of(plan.pod)
+            raise NodeError(f"node {node}: {snapshot.nodes[node].reason}")
+        world = World(snapshot)
+        progress.done()
+        emit(
+            sys.stdout,
+            common.output,
+            lambda: maps_report.as_data(plan.pod, kernel, directions, world),
+            lambda wide: maps_report.as_text(
+                plan.pod, kernel, directions, world, wide, not common.no_headers
+            ),
+        )
+
+
+def capture(common: Common, pod: str, file: str) -> None:
+    """`capture`: the whole AWS part of the pod's node, so that the bundle answers for all its pods."""
+    with _session(common) as (origin, progress):
+        collections = _collections(origin, pod, progress)
+        world = World(Snapshot(collections))
+        found, note = targets.pick_pod(pod, origin.namespace, world)
+        if note:
+            progress.note(note)
+        node = node_of(found)
+        progress.step(f"reading node {node}")
+        nodes = origin.nodes({node: planning.reader_request([found], everything=True)})
+        if nodes[node].reason:
+            progress.note(f"warning: node {node}: {nodes[node].reason}; the bundle has the API objects only")
+        snapshot = _snapshot(origin, collections, nodes)
+        bundle.write(snapshot, file)
+        progress.note(f"wrote {file}")
+    if nodes[node].reason:
+        raise typer.Exit(int(ExitCode.UNDECIDED))
+
+
+def _read(origin: Source, question: planning.Question, progress: Progress) -> tuple[planning.Plan, Snapshot]:
+    collections = _collections(origin, question.pod, progress)
+    plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
+    for note in plan.notes:
+        progress.note(note)
+    requests = {node: planning.reader_request(pods) for node, pods in plan.reads.items()}
+    progress.step(f"reading node {', '.join(requests)}")
+    nodes = origin.nodes(requests) if requests else {}
+    return plan, _snapshot(origin, collections, nodes)
+
+
+def _collections(origin: Source, pod: str, progress: Progress) -> Mapping[str, Collection]:
+    progress.step("reading policies, pods and services")
+    namespace = targets.parse(pod, origin.namespace).namespace or origin.namespace
+    return origin.collections(planning.KINDS, [namespace])
+
+
+def _snapshot(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(collections, nodes, origin.taken_at, origin.tool_version or __version__, origin.namespace)
+
+
+@contextmanager
+def _session(common: Common) -> Iterator[tuple[Source, Progress]]:
+    progress = Progress()
+    try:
+        yield _open(common, progress), progress
+    finally:
+        progress.done()
+
+
+def _open(common: Common, progress: Progress) -> Source:
+    if common.bundle:
+        return bundle.BundleSource(common.bundle, common.connection.namespace)
+    from kubectl_netpol.cluster.api import Api
+    from kubectl_netpol.cluster.connection import connect
+    from kubectl_netpol.cluster.live import LiveSource
+    from kubectl_netpol.node.debug_pod import DebugPodOptions, open_debug_pod
+    from kubectl_netpol.node.transport import read_node
+
+    progress.step("connecting")
+    api = Api(connect(common.connection))
+    options = DebugPodOptions(
+        image=common.image,
+        namespace=common.debug_namespace,
+        keep=common.keep,
+        deadline_seconds=common.deadline,
+        start_timeout=float(common.start_timeout),
+    )
+
+    def read(node: str, request: Json) -> Json:
+        with open_debug_pod(api, node, options, progress.step) as pod:
+            progress.step(f"reading the kernel of node {node}")
+            return read_node(pod, request)
+
+    return LiveSource(api, read)
