@@ -11,6 +11,7 @@ Reading never writes to disk: members are read in memory, by name, within limits
 
 from __future__ import annotations
 
+import calendar
 import gzip
 import io
 import json
@@ -75,7 +76,7 @@ def _add(tar: tarfile.TarFile, name: str, body: Json, when: int) -> None:
 
 def _seconds(taken_at: str) -> int:
     try:
-        return int(time.mktime(time.strptime(taken_at, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone)
+        return calendar.timegm(time.strptime(taken_at, "%Y-%m-%dT%H:%M:%SZ"))
     except (ValueError, OverflowError):
         return 0
 
@@ -115,9 +116,9 @@ def _members(file: IO[bytes], path: str) -> dict[str, Json]:
         for count, member in enumerate(tar):
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
                 raise BundleError(f"{path}: the bundle is larger than a bundle can be")
+            total += member.size
             if not member.isfile() or not MEMBER.match(member.name):
                 continue
-            total += member.size
             content = tar.extractfile(member)
             assert content is not None
             document = json.loads(content.read())

@@ -139,6 +139,9 @@ def _invoke(arguments: list[str]) -> int:
     except Exception as error:
         # Usage errors of the option parser (typer brings its own copy of click, so ask by shape).
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.format_message(), file=sys.stderr)
+                return int(ExitCode.USAGE)
             return _say(str(error.format_message()), f"see {PROGRAM} --help", ExitCode.USAGE)
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from error

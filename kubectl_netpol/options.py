@@ -148,8 +148,10 @@ def seconds(text: str) -> float:
 
     if not text:
         return 0.0
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
-    if match is None or not any(match.groups()):
+    if re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        return float(text)
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(h|ms|m|s)", text, re.ASCII)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         raise UsageError(f'--request-timeout "{text}" is not a duration: use 30s or 1m')
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + rest
+    return sum(float(number) * units[unit] for number, unit in parts)

@@ -236,7 +236,8 @@ def _retry_wait(response: Any, attempt: int) -> float | None:
         wait = float(response.headers.get("Retry-After", ""))
     except ValueError:
         wait = 0.25 * 2**attempt
-    return min(max(wait, 0.0), LONGEST_RETRY_WAIT)
+    # In this order a wait that is not a number is none.
+    return min(max(0.0, wait), LONGEST_RETRY_WAIT)
 
 
 def _status_of(data: bytes) -> tuple[str, str]:

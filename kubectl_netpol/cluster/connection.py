@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def connect(flags: ConnectionFlags) -> Connection:
     configuration: Any = Configuration()
     path = flags.kubeconfig or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
     try:
-        merged = kube_config.KubeConfigMerger(path).config
+        merged = _merged(kube_config.KubeConfigMerger(_not_empty(path)))
     except Exception as error:  # a YAML error, a directory, a file without rights
         raise UsageError(f"kubeconfig {path}: {_one_line(error)}") from error
     if merged is None:
@@ -88,9 +89,29 @@ def connect(flags: ConnectionFlags) -> Connection:
     )
 
 
+def _not_empty(path: str) -> str:
+    """The files of a KUBECONFIG list less the empty ones (/dev/null), which kubectl takes for no file."""
+    files = [Path(name).expanduser() for name in path.split(os.pathsep) if name]
+    return os.pathsep.join(str(file) for file in files if not file.exists() or not _is_empty(file))
+
+
+def _is_empty(file: Path) -> bool:
+    return not file.is_dir() and file.stat().st_size == 0
+
+
+def _merged(merger: Any) -> Any:
+    """The merged kubeconfig. As in kubectl, the first file that sets current-context wins, not the last."""
+    if merger.config is not None:
+        chosen = (merger.config_files[path].get("current-context") for path in merger.paths)
+        merger.config.value["current-context"] = next(filter(None, chosen), "")
+    return merger.config
+
+
 def _without_kubeconfig(configuration: Any, flags: ConnectionFlags, path: str) -> tuple[str, str]:
     from kubernetes.config import incluster_config
 
+    if flags.kubeconfig and not Path(path).expanduser().exists():
+        raise UsageError(f"kubeconfig {path} does not exist")
     if flags.context:
         raise UsageError(f'context "{flags.context}" does not exist: there is no kubeconfig at {path}')
     if flags.server:
@@ -122,7 +143,7 @@ def _with_kubeconfig(configuration: Any, flags: ConnectionFlags, merged: Any) ->
         known = ", ".join(sorted(str(c.value.get("name")) for c in value["contexts"])) or "none"
         what = f'context "{name}" does not exist' if name else "no current context is set"
         raise UsageError(f"{what} in the kubeconfig (known contexts: {known})")
-    settings = context.setdefault("context", {})
+    settings = context["context"] = context.get("context") or {}
     for key, wanted, section in (("cluster", flags.cluster, "clusters"), ("user", flags.user, "users")):
         if wanted:
             if not any(entry.value.get("name") == wanted for entry in value[section]):
@@ -139,7 +160,7 @@ def _with_kubeconfig(configuration: Any, flags: ConnectionFlags, merged: Any) ->
         root.removeHandler(log)
     if log.text and not flags.token:
         raise ConnectionFailed(
-            f'the credentials plugin of kubeconfig context "{name}" failed: {_one_line(log.text)}',
+            f'the credentials plugin of kubeconfig context "{name}" failed: {_plugin_text(log.text)}',
             hint=f"try `kubectl --context {name} version`: kubectl uses the same plugin",
         )
     return name, str(settings.get("namespace") or "")
@@ -172,6 +193,11 @@ def _impersonation_headers(flags: ConnectionFlags) -> dict[str, str]:
     if (flags.as_groups or flags.as_uid) and not flags.as_user:
         raise UsageError("--as-group and --as-uid need --as")
     return headers
+
+
+def _plugin_text(text: str) -> str:
+    # On a terminal the plugin writes there itself, and the package stumbles over stderr being None.
+    return "see what it says above" if "'NoneType' object" in text else _one_line(text)
 
 
 def _one_line(error: object) -> str:

@@ -17,7 +17,7 @@ from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.controller import Skipped, Wanted
 from kubectl_netpol.policy.endpoints import EndpointEntry
 from kubectl_netpol.policy.ports import ALL_PORTS
-from kubectl_netpol.policy.world import World, namespace_of, node_of
+from kubectl_netpol.policy.world import World, namespace_of, node_of, pod_ip
 
 Json = dict[str, Any]
 
@@ -85,20 +85,29 @@ def align(
     the map is not the last word (DEFAULT_ALLOW), so left-over entries are no fault."""
     wanted, skipped = _wanted(pod, direction, world)
     resolved = endpoints.of_identifier(world, pod)
-    family = _family(table)
+    family = _family(table, pod)
     own = world.own_node_address(pod, family)
     expected = agent.program(resolved, direction, own, family)
-    collection = world.snapshot.get("policyendpoints")
-    builder = _Builder(pod, direction, world, table, complete, idle, collection.known, family)
+    unread = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
+    intent_known = not any(unread[kind] for kind in _INTENT_KINDS)
+    endpoints_known = not unread["policyendpoints"]
+    builder = _Builder(pod, direction, world, table, complete, idle, intent_known, endpoints_known, family)
     rows = builder.rows(wanted, list(endpoints.entries(resolved, direction)), expected)
     names = tuple(sorted({p["metadata"]["name"] for p in networkpolicy.isolating(world, pod, direction)}))
-    return Alignment(direction, names, tuple(rows), tuple(skipped), collection.reason)
+    return Alignment(
+        direction,
+        names,
+        tuple(rows),
+        tuple(skipped),
+        "; ".join(f"{kind}: {why}" for kind, why in unread.items() if why),
+    )
 
 
-def _family(table: LpmTable | None) -> int:
+def _family(table: LpmTable | None, pod: Json) -> int:
     if table is not None and table.entries:
         return table.entries[0].prefix.version
-    return 4
+    address = pod_ip(pod)
+    return address.version if address else 4
 
 
 def _wanted(pod: Json, direction: Direction, world: World) -> tuple[list[Wanted], list[Skipped]]:
@@ -123,12 +132,13 @@ class _Builder:
         table: LpmTable | None,
         complete: bool,
         idle: bool,
+        intent_known: bool,
         endpoints_known: bool,
         family: int,
     ) -> None:
         self.pod, self.direction, self.world = pod, direction, world
         self.table, self.complete, self.idle = table, complete, idle
-        self.endpoints_known, self.family = endpoints_known, family
+        self.intent_known, self.endpoints_known, self.family = intent_known, endpoints_known, family
 
     def rows(
         self, wanted: list[Wanted], resolved: list[EndpointEntry], expected: dict[Network, agent.Expected]
@@ -190,13 +200,15 @@ class _Builder:
     ) -> tuple[Status, str]:
         if prefix.version != self.family:
             return Status.OTHER_FAMILY, f"the cluster is IPv{self.family}: the agent skips this family"
-        if self.endpoints_known:
+        if not self.endpoints_known:
+            return Status.UNKNOWN, "the PolicyEndpoints were not read"
+        if self.intent_known:
             if asked and not given:
                 return Status.NOT_RESOLVED, "the controller did not resolve this peer (yet)"
             if given and not asked:
                 return Status.STALE, "no rule of the policy means this address now: a stale or foreign entry"
             if _ports(w.ports for w in asked) != _ports(e.ports for e in given):
-                return Status.PORTS_DIFFER, "YAML and PolicyEndpoint allow different ports"
+                return Status.PORTS_DIFFER, PORTS_RESOLVED_NOTE
         return self._against_map(prefix, expected)
 
     def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
@@ -210,7 +222,7 @@ class _Builder:
                 return Status.UNKNOWN, "the map was not read to its end"
             return Status.NOT_IN_MAP, "the agent should have written this entry, and the map does not hold it"
         if expected is None:
-            return (Status.NODE, _NODE_NOTE) if self._is_own_node(prefix) else (Status.UNWANTED, _NOBODY)
+            return (Status.NODE, self._node_note) if self._is_own_node(prefix) else (Status.UNWANTED, _NOBODY)
         slots = set(used_slots(actual.slots))
         if slots == expected.slots:
             inherited = sorted({str(e.prefix) for e in expected.inherited})
@@ -228,7 +240,7 @@ class _Builder:
         status, note = self._against_map(prefix, expected)
         if status is Status.OK:
             status, note = {
-                agent.NODE: (Status.NODE, _NODE_NOTE),
+                agent.NODE: (Status.NODE, self._node_note),
                 agent.CATCH_ALL: (Status.CATCH_ALL, f"no policy restricts {self.direction}"),
                 agent.EXCEPT: (Status.EXCEPT, "an except of an ipBlock: denied, also for other rules"),
             }.get(expected.origin, (status, note))
@@ -239,11 +251,18 @@ class _Builder:
     def _unexpected(self, entry: LpmEntry) -> Row:
         status, note = Status.UNWANTED, _NOBODY
         if self._is_own_node(entry.prefix):
-            status, note = Status.NODE, _NODE_NOTE
+            status, note = Status.NODE, self._node_note
+        elif not self.endpoints_known:
+            status, note = Status.UNKNOWN, "the PolicyEndpoints were not read"
         elif self.idle:
             status, note = Status.IDLE, "no policy applies to the pod: left over"
         text = slots_text(entry.slots)
         return Row(prefix=entry.prefix, who=self._who(entry.prefix), kernel=text, status=status, note=note)
+
+    @property
+    def _node_note(self) -> str:
+        why = "for the kubelet's probes" if self.direction is Direction.INGRESS else "as for every pod"
+        return f"added by the agent {why}: the own node always passes"
 
     def _is_own_node(self, prefix: Network) -> bool:
         own = self.world.own_node_address(self.pod, prefix.version)
@@ -259,7 +278,9 @@ class _Builder:
         return slots_text(entry.slots) if entry else None
 
 
-_NODE_NOTE = "added by the agent for the kubelet's probes: the own node always passes"
+PORTS_RESOLVED_NOTE = "YAML and PolicyEndpoint allow different ports"
+_INTENT_KINDS = ("networkpolicies", "namespaces", "pods", "services")
+"""What the YAML column is made of."""
 _NOBODY = "no rule and no PolicyEndpoint of this pod asks for this entry"
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.diagnose.alignment import Alignment, align
+from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Status, align
 from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, node_views, pod_kernel
 from kubectl_netpol.diagnose.plan import Plan
-from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, STATE_NAMES
+from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.policy import networkpolicy
 from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, ref
 
 Json = dict[str, Any]
@@ -67,7 +68,7 @@ def explain(plan: Plan, snapshot: Snapshot) -> Explanation:
             kernel=kernel,
             legs=legs,
             directions=(),
-            next_step=_flow_next(legs, decision, cause),
+            next_step=_flow_next(legs, decision, cause, world),
             source_text=plan.source_text,
             destination_text=plan.destination_text,
             unread=unread,
@@ -126,7 +127,7 @@ def _backends(legs: tuple[LegVerdict, ...]) -> str:
     return ""
 
 
-def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause) -> str:
+def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, world: World) -> str:
     leg = next((leg for leg in legs if leg.decision is decision and leg.cause is cause), legs[0])
     namespace, pod = namespace_of(leg.pod), name_of(leg.pod)
     if decision is Decision.UNKNOWN:
@@ -137,7 +138,7 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause) -
         return (
             f"nothing is broken: the YAML does not allow this flow{change}. "
             "To allow it, change the labels or the rule: "
-            f"kubectl -n {namespace} edit networkpolicy {_policy_of(leg)}"
+            f"kubectl -n {namespace} edit networkpolicy {_policy_of(leg, world)}"
         )
     if cause is Cause.RESOLUTION:
         return (
@@ -150,16 +151,20 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause) -
             f"kubectl netpol-ebpf maps {pod} -n {namespace} --direction {leg.direction}, "
             f"then read the agent's log on node {node_of(leg.pod)}: {AGENT_LOG}"
         )
+    if decision is Decision.DENY:
+        return (
+            "no policy that was read says so: see which layers are UNKNOWN above, then compare with "
+            f"kubectl netpol-ebpf maps {pod} -n {namespace} --direction {leg.direction}"
+        )
     return (
         "policy does not stop this flow: if it still fails, "
         "look at the application, DNS, routes and security groups"
     )
 
 
-def _policy_of(leg: LegVerdict) -> str:
+def _policy_of(leg: LegVerdict, world: World) -> str:
     """The first isolating policy, to have a command that can be pasted."""
-    intent = next(v for v in leg.verdicts if v.layer is Layer.INTENT)
-    return intent.why.split(" ", 1)[0].rstrip(",")
+    return min((name_of(p) for p in networkpolicy.isolating(world, leg.pod, leg.direction)), default="NAME")
 
 
 def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel | None) -> DirectionReport:
@@ -167,7 +172,9 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     rules = view.maps.get("np") if view else None
     table = rules.lpm if rules else None
     states = view.maps.get("pod_state") if view else None
-    idle = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
+    # Agents >= 1.3.0 (with a cp map): a matching entry decides in DEFAULT_ALLOW too, none may be left over.
+    waits = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
+    idle = waits and bool(view and "cp" not in view.maps)
     alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
     agrees = _agrees(pod, world, view, alignment)
     return DirectionReport(
@@ -176,15 +183,17 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
 
 
 def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alignment) -> bool | None:
-    if any(not row.status.good and row.status.name != "UNKNOWN" for row in alignment.rows):
+    if any(not row.status.good and row.status is not Status.UNKNOWN for row in alignment.rows):
         return False
     if on_host_network(pod):
         return True
-    if view is None or view.reason or any(row.status.name == "UNKNOWN" for row in alignment.rows):
+    if view is None or view.reason or alignment.reason:
         return None
     if view.filter is None:
         # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
         return not alignment.policies
+    if any(row.status is Status.UNKNOWN for row in alignment.rows):
+        return None
     if view.pinned_program is not None and view.program and view.pinned_program.id != view.program.id:
         return False
     states = view.maps.get("pod_state")
@@ -192,8 +201,21 @@ def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alig
         return None
     if 0 not in states.states or 1 not in states.states:
         return False
-    applied = states.states[0] == 0
-    return applied if alignment.policies else True
+    if alignment.policies:
+        return states.states[0] == POLICIES_APPLIED
+    return states.states[0] == DEFAULT_ALLOW or (
+        states.states[0] == POLICIES_APPLIED and _lets_all_through(view)
+    )
+
+
+def _lets_all_through(view: DirectionView) -> bool | None:
+    """Whether the catch-all is there, without which POLICIES_APPLIED drops whoever is not listed."""
+    rules = view.maps.get("np")
+    if rules is None or rules.lpm is None:
+        return None
+    return any(
+        entry.prefix.prefixlen == 0 and (PROTOCOL_ANY, 0, 0) in entry.slots for entry in rules.lpm.entries
+    )
 
 
 def _summary(
@@ -213,6 +235,8 @@ def _summary(
         return f"{what}; the kernel was not read: {view.reason}"
     if agrees:
         return f"{what}, and the kernel agrees"
+    if alignment.reason:
+        return f"{what}, as far as the API could be read: not read: {alignment.reason}"
     if view.filter is None:
         return f"{what}, but no {direction.program_name} filter is attached: nothing is filtered"
     problem = _problem(view, alignment)
@@ -231,10 +255,15 @@ def _problem(view: DirectionView, alignment: Alignment) -> str:
     missing = [key for key in (0, 1) if key not in states.states]
     if missing:
         return f"but the pod state is missing (key {missing[0]}): the program drops every packet"
-    bad = [row for row in alignment.rows if not row.status.good]
+    bad = [row for row in alignment.rows if not row.status.good and row.status is not Status.UNKNOWN]
+    if any(row.status is Status.UNKNOWN for row in alignment.rows) and not bad:
+        return "and its map could not be compared: see STATUS"
     if bad:
         return f"but {len(bad)} of {len(alignment.rows)} entries differ: see STATUS"
-    return f"but the pod state is {STATE_NAMES.get(states.states[0], states.states[0])}"
+    text = f"but the pod state is {STATE_NAMES.get(states.states[0], states.states[0])}"
+    if not alignment.policies and states.states[0] == POLICIES_APPLIED:
+        text += ", and no entry of the map lets everybody through"
+    return text
 
 
 def _pod_answer(pod: Json, reports: tuple[DirectionReport, ...]) -> str:
@@ -243,8 +272,10 @@ def _pod_answer(pod: Json, reports: tuple[DirectionReport, ...]) -> str:
 
 
 def _cause_of(reports: tuple[DirectionReport, ...]) -> Cause:
-    statuses = {row.status.name for report in reports for row in report.alignment.rows}
-    return Cause.RESOLUTION if statuses & {"NOT_RESOLVED", "STALE"} else Cause.KERNEL
+    rows = [row for report in reports for row in report.alignment.rows]
+    if any(r.status in (Status.NOT_RESOLVED, Status.STALE) or r.note == PORTS_RESOLVED_NOTE for r in rows):
+        return Cause.RESOLUTION
+    return Cause.KERNEL
 
 
 def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | None) -> str:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from kubectl_netpol.diagnose.plan import Leg
+from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.flow import Direction
@@ -186,9 +187,23 @@ def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
     found = kernel_verdict.conntrack_entries(table.conntrack, direction, leg.ends.flow, kernel.ifindex)
     if not found:
         return Verdict(layer, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")
+    pair = _state_pair(view)
+    passing = [entry for entry in found if pair is None or entry.value == pair]
+    if not passing:
+        why = f"{len(found)} established flow(s) were made under other pod states: the rules decide again"
+        return Verdict(layer, Decision.NONE, "OTHER_STATES", why)
+    found = tuple(passing)
     ports = ", ".join(str(entry.source_port) for entry in found[:5])
     why = f"{len(found)} established flow(s) pass without a look at the rules (source port {ports})"
     return Verdict(layer, Decision.ALLOW, "ESTABLISHED", why)
+
+
+def _state_pair(view: DirectionView) -> int | None:
+    """The conntrack value that lets a flow pass unseen now; None where the pod states are not known."""
+    states = view.maps.get("pod_state")
+    if states is None or not states.states or not {0, 1} <= states.states.keys():
+        return None
+    return layouts.state_pair(states.states[0], states.states[1])
 
 
 def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:
@@ -200,7 +215,8 @@ def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] 
             if left.layer is Layer.INTENT and right.layer is not Layer.ENDPOINTS:
                 cause = Cause.UNKNOWN
             return cause, (left.layer, right.layer)
-    attached = verdicts[-1].decision
-    if attached is Decision.UNKNOWN:
-        return Cause.UNKNOWN, None
-    return (Cause.SELECTOR if attached is Decision.DENY else Cause.NONE), None
+    intent, attached = verdicts[0].decision, verdicts[-1].decision
+    if attached is Decision.DENY:
+        # Only a YAML that was evaluated can be what denies.
+        return (Cause.SELECTOR if intent is Decision.DENY else Cause.UNKNOWN), None
+    return (Cause.UNKNOWN if attached is Decision.UNKNOWN else Cause.NONE), None

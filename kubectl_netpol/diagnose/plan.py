@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_netpol.errors import UsageError
 from kubectl_netpol.kernel.identity import identifiers, veth_names
-from kubectl_netpol.model.flow import Address, Direction, Flow, protocol_name
+from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Address, Direction, Flow, protocol_name
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import (
@@ -155,6 +155,8 @@ def _flow(
     if end.pod is pod:
         raise UsageError(f"{ref(pod)} talking to itself stays inside the pod: no policy ever sees it")
     protocol, port, note = _port(question, end, pod)
+    if end.address.version == 6 and protocol == PROTOCOL_NUMBERS["ICMP"]:
+        protocol = PROTOCOL_NUMBERS["ICMPV6"]
     notes += [note] if note else []
     own_text = f"{ref(pod)} ({own})"
     if incoming:

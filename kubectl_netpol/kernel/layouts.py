@@ -107,6 +107,14 @@ def map_name(role: str, direction: str) -> str:
     }.get(role, "")
 
 
+def state_pair_text(value: int) -> str:
+    """The pod states under which a conntrack entry was made; 7 is also what a DEFAULT_DENY state gives."""
+    for (np_state, cp_state), number in STATE_PAIRS.items():
+        if number == value:
+            return f"{STATE_NAMES[np_state]} (cluster policies: {STATE_NAMES[cp_state]})"
+    return f"unknown state pair {value}"
+
+
 def state_pair(np_state: int, cp_state: int) -> int:
     """The conntrack value that a flow gets when it is allowed under these two states."""
     return STATE_PAIRS.get((np_state, cp_state), STATE_PAIR_FALLTHROUGH)

@@ -49,6 +49,8 @@ def decide(layer: Layer, direction: Direction, flow: Flow, maps: Mapping[str, Ma
     if states is None or states.states is None:
         return _unreadable(layer, states, "pod state", direction)
     state_map = _map_text(states, direction)
+    if not states.complete and not {0, 1} <= states.states.keys():
+        return _unreadable(layer, states, "pod state", direction)
     for key in (1, 0):
         if key not in states.states:
             return Verdict(
@@ -74,7 +76,7 @@ def _by_rules(
 ) -> Verdict:
     peer = host_network(flow.peer(direction))
     cp_map, np_map = maps.get("cp"), maps.get("np")
-    if cp_map is None or cp_map.lpm is None:
+    if cp_map is None or cp_map.lpm is None or not _found_all(cp_map, cp_map.lpm.lookup(peer), peer):
         return _unreadable(layer, cp_map, "cluster policy map", direction)
     winner, baseline = cluster_tiers(cp_map.lpm, peer, flow)
     if winner is not None and winner.slot.priority <= BASELINE_ABOVE and winner.slot.action != 2:
@@ -83,23 +85,28 @@ def _by_rules(
         return _unreadable(layer, np_map, "rule map", direction)
     entry = np_map.lpm.lookup(peer)
     where = _map_text(np_map, direction)
+    if not _found_all(np_map, entry, peer):
+        return _unreadable(layer, np_map, "rule map", direction)
     if entry is not None:
         return _entry_verdict(layer, direction, flow, entry, where, evidence)
-    if not np_map.complete:
-        return _unreadable(layer, np_map, "rule map", direction)
     none = f"no entry of {where} matches {flow.peer(direction)}"
     state = layouts.STATE_NAMES.get(np_state, f"state {np_state}")
     if np_state == layouts.POLICIES_APPLIED:
         return Verdict(
             layer, Decision.DENY, "NO_ENTRY", f"{none}, and the pod state is POLICIES_APPLIED", evidence
         )
-    if baseline is not None:
+    if baseline is not None and baseline.slot.action != 2:
         return _tier_verdict(layer, "BASELINE", baseline, cp_map, direction, evidence)
     if np_state == layouts.DEFAULT_ALLOW:
         return Verdict(
             layer, Decision.ALLOW, "DEFAULT_ALLOW", f"{none}, and the pod state is DEFAULT_ALLOW", evidence
         )
     return Verdict(layer, Decision.DENY, "DEFAULT_DENY", f"{none}, and the pod state is {state}", evidence)
+
+
+def _found_all(view: MapView, entry: LpmEntry | None, peer: Network) -> bool:
+    """Whether no entry that was not read could be a longer match than this one."""
+    return view.complete or (entry is not None and entry.prefix.prefixlen == peer.prefixlen)
 
 
 def _entry_verdict(

@@ -94,7 +94,12 @@ class NodeView:
         veth, ifindex, evidence, agrees = self._veth(namespace, name, tuple(ips))
         identifier, pinned = self._identifier(namespace, name)
         directions = {
-            direction: self._direction(direction, ifindex, identifier if pinned else "")
+            direction: self._direction(
+                direction,
+                ifindex,
+                identifier if pinned else "",
+                "; ".join(evidence) if ifindex is None else "",
+            )
             for direction in Direction
         }
         return PodKernel(
@@ -107,7 +112,7 @@ class NodeView:
             directions=directions,
             errors=self.errors,
             notes=tuple(self.document["notes"]),
-            pins_unread=self.unread("pins"),
+            pins_unread=self.unread("pins") or self._unidentified_pin(namespace, name),
         )
 
     def _veth(
@@ -157,9 +162,22 @@ class NodeView:
                 return identifier, True
         return candidates[0], False
 
-    def _direction(self, direction: Direction, ifindex: int | None, identifier: str) -> DirectionView:
+    def _unidentified_pin(self, namespace: str, name: str) -> str:
+        """A pin of this pod whose object could not be told; empty where there is none such."""
+        paths = tuple(
+            f"{place}/{identifier}_"
+            for place in ("programs", "maps")
+            for identifier in identity.identifiers(namespace, name)
+        )
+        for pin in self._section("pins"):
+            if pin["id"] is None and pin["path"].startswith(paths):
+                return f"pin {pin['path']}: {pin['reason'] or 'its object is not known'}"
+        return ""
+
+    def _direction(
+        self, direction: Direction, ifindex: int | None, identifier: str, reason: str
+    ) -> DirectionView:
         filters: tuple[FilterView, ...] = ()
-        reason = ""
         if ifindex is not None:
             filters = tuple(
                 _filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_netpol.kernel.layouts import PROTOCOL_ANY, PROTOCOL_DENY, SLOTS
-from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Address, Direction, Network, host_network
+from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, WITH_PORTS, Address, Direction, Network, host_network
 from kubectl_netpol.model.kernel import Slot
 from kubectl_netpol.policy import endpoints as pe
 from kubectl_netpol.policy.networkpolicy import parse_network
@@ -44,6 +44,9 @@ class Expected:
 
 def slot(port: Port) -> Slot:
     protocol = PROTOCOL_NUMBERS.get(port.protocol, PROTOCOL_ANY)
+    if protocol not in WITH_PORTS:
+        # TCP, UDP and SCTP are all that the agent knows.
+        protocol = PROTOCOL_ANY
     return Slot(protocol, port.number, port.end)
 
 

@@ -81,11 +81,12 @@ def resolve(
 def _resolve_rule(rule: np.RulePeer, target: Json, world: World) -> Iterator[Wanted]:
     peer = rule.peer
     if peer is None or peer.get("ipBlock"):
-        yield from _blocks(rule, target)
+        yield from _blocks(rule, target, world)
         return
+    incoming = rule.direction is Direction.INGRESS
+    received = _ingress_ports(rule, target, world) if incoming else None
     for pod in np.peer_pods(rule, world):
-        receiver = target if rule.direction is Direction.INGRESS else pod
-        ports = np.resolve_ports(rule.ports, receiver)
+        ports = received if incoming else np.resolve_ports(rule.ports, pod)
         address = _peer_address(pod, world)
         if ports is not None and address is not None:
             yield _wanted(rule, f"pod {ref(pod)}", address, ports)
@@ -100,11 +101,21 @@ def _wanted(
     return Wanted(rule.policy_name, rule.direction, rule.path, text, who, prefix, ports, excepts)
 
 
-def _blocks(rule: np.RulePeer, target: Json) -> Iterator[Wanted]:
+def _ingress_ports(rule: np.RulePeer, target: Json, world: World) -> tuple[Port, ...] | None:
+    """Named ports as all selected pods have them: the controller gives every pod the union."""
+    pods = [pod for pod in world.pods_of.get(namespace_of(target), ()) if np.selects(rule.policy, pod)]
+    found = [np.resolve_ports(rule.ports, pod) for pod in pods or [target]]
+    known = [ports for ports in found if ports is not None]
+    return tuple(sorted({port for ports in known for port in ports})) if known else None
+
+
+def _blocks(rule: np.RulePeer, target: Json, world: World) -> Iterator[Wanted]:
     block = (rule.peer or {}).get("ipBlock") or {}
-    # Named ports cannot be resolved for addresses: only an ingress rule knows the receiving pod.
-    receiver = target if rule.direction is Direction.INGRESS and rule.peer is None else None
-    ports = np.resolve_ports(rule.ports, receiver)
+    # Named ports cannot be resolved for addresses: only an ingress rule knows the receiving pods.
+    if rule.direction is Direction.INGRESS and rule.peer is None:
+        ports = _ingress_ports(rule, target, world)
+    else:
+        ports = np.resolve_ports(rule.ports, None)
     if ports is None:
         return
     excepts = tuple(n for text in block.get("except") or () if (n := np.parse_network(text)))
@@ -141,12 +152,15 @@ def _service_ports(rule: np.RulePeer, service: Json, world: World) -> tuple[Port
     """The rule's ports translated to Service ports; None where none of them has one."""
     if not rule.ports:
         return ()
-    found = [
-        Port(protocol, int(match["port"]), int(port.get("endPort") or 0))
-        for port in rule.ports
-        if (protocol := str(port.get("protocol") or "TCP"))
-        and (match := _service_port(port.get("port"), protocol, service, world)) is not None
-    ]
+    found = []
+    for port in rule.ports:
+        protocol, value = str(port.get("protocol") or "TCP"), port.get("port")
+        if value is None:
+            found.append(Port(protocol))
+            continue
+        match = _service_port(value, protocol, service, world)
+        if match is not None:
+            found.append(Port(protocol, int(match["port"]), int(port.get("endPort") or 0)))
     return tuple(found) or None
 
 

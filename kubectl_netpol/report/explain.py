@@ -38,7 +38,12 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
 def _cause_text(found: Explanation) -> str:
     between = next((leg.break_between for leg in found.legs if leg.break_between), None)
     where = f": {between[0]} and {between[1]} are the first layers that differ" if between else ""
-    agree = ": all layers agree" if found.cause.value in ("none", "selector") else ""
+    unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)
+    known = "all layers that are known agree" if unknown else "all layers agree"
+    agree = {
+        "none": f": {known}",
+        "selector": f": {known}, the YAML itself does not allow it",
+    }.get(found.cause.value, "")
     return f"{found.cause.value}{where or agree}"
 
 
@@ -67,7 +72,6 @@ def _direction_lines(
         columns = ["RULE", "SELECTS", "WHO", "YAML", "POLICYENDPOINT", "KERNEL", "STATUS"]
         if wide:
             columns[3:3] = ["PREFIX"]
-            columns[6:6] = ["RESOLVED AS"]
         lines += ["", indent(table(columns, rows, with_headers=with_headers))]
     notes = _notes(report.alignment)
     if notes:
@@ -83,14 +87,20 @@ def _row(row: Row, wide: bool) -> list[object]:
         row.selects or "-",
         name,
         row.intent if row.intent is not None else "-",
-        row.resolved if row.resolved is not None else "-",
+        _resolved(row),
         row.kernel if row.kernel is not None else "-",
         row.status.value,
     ]
     if wide:
         cells[3:3] = [row.prefix]
-        cells[6:6] = [row.endpoint or "-"]
     return cells
+
+
+def _resolved(row: Row) -> str:
+    """`access-nginx-x7k2p ingress[0]: all ports`."""
+    if row.resolved is None:
+        return "-"
+    return f"{row.endpoint.replace(' spec.', ' ')}: {row.resolved}"
 
 
 def _address(row: Row) -> str:
@@ -102,7 +112,7 @@ def _notes(alignment: Alignment) -> list[str]:
     """Footnotes: every row that is more than a plain match, and every peer that selects nobody."""
     found = dict.fromkeys(f"{_address(row)}: {row.note}" for row in alignment.rows if row.note)
     skipped = [f"{s.policy} {s.path} ({s.selects}): selects nobody: {s.reason}" for s in alignment.skipped]
-    reason = [f"PolicyEndpoints: {alignment.reason}"] if alignment.reason else []
+    reason = [f"not read: {alignment.reason}"] if alignment.reason else []
     return [*found, *skipped, *reason]
 
 

@@ -128,7 +128,13 @@ def entry_rows(view: MapView, direction: Direction, world: World, wide: bool) ->
         meaning = layouts.STATE_KEY_NAMES.get(key, "")
         yield [name, view.id, f"key {key}", meaning, layouts.STATE_NAMES.get(state, f"state {state}")]
     for flow in sorted(view.conntrack or ()):
-        yield [name, view.id, conntrack_key(flow), conntrack_who(flow, world), f"state pair {flow.value}"]
+        yield [
+            name,
+            view.id,
+            conntrack_key(flow),
+            conntrack_who(flow, world),
+            f"allowed under {layouts.state_pair_text(flow.value)}",
+        ]
     for raw_key, raw_value in view.raw or ():
         yield [name, view.id, f"0x{raw_key.hex()}", view.layout, f"0x{raw_value.hex()}"]
 
@@ -261,5 +267,6 @@ def conntrack_data(flow: ConntrackEntry, world: World) -> Json:
         "owner": str(flow.owner),
         "ifindex": flow.ifindex,
         "value": flow.value,
+        "allowedUnder": layouts.state_pair_text(flow.value),
         "who": conntrack_who(flow, world),
     }

@@ -33,10 +33,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, with_head
     cells = [[clean(cell) for cell in row] for row in rows]
     if not cells:
         return ""
+    if with_headers:
+        # As a row: tabulate pads real headers by two more columns.
+        cells.insert(0, list(headers))
     # Numbers are texts here: an id column must not be right-aligned or rounded.
-    text = tabulate(
-        cells, headers=headers if with_headers else (), tablefmt="plain", disable_numparse=True, missingval=""
-    )
+    text = tabulate(cells, tablefmt="plain", disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 

@@ -1,0 +1,1 @@
+"""One node, read from an ephemeral privileged pod."""

@@ -1,0 +1,1103 @@
+"""Reads the network policy state of one node: links, routes, tc filters, BPF programs, maps and pins.
+
+This file is the only code of the project that runs on a node. It is sent over `exec` into the debug pod and
+needs nothing but a Python 3.9 standard library on x86_64 or aarch64. It writes nothing, anywhere: pins and
+maps are opened with BPF_F_RDONLY, no map is updated, no ring buffer is consumed (its one reader is the
+agent), no file is made. What cannot be read is named in ``errors`` and is null, never an empty list.
+
+Request (JSON object)
+    format      1
+    pods        [{name, namespace, ips, links, identifiers}]: whose links, pins and conntrack entries to read
+    all         true: also every link with clsact, and every map below globals/aws
+    conntrack   "none" | "pods" | "all"
+
+Answer on stdout: ``NPE1 <length> <sha256>\\n`` and <length> bytes of zlib-compressed JSON, see ``collect``.
+
+Numbers are as the kernel gives them. Byte order: this machine's; addresses are in network order.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import errno
+import hashlib
+import ipaddress
+import json
+import os
+import platform
+import re
+import socket
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+READER_VERSION = "1.0"
+FORMAT = 1
+MAGIC = "NPE1"
+
+Json = dict[str, Any]
+
+# ---------------------------------------------------------------------------------------------------------
+# What went wrong on the way
+# ---------------------------------------------------------------------------------------------------------
+
+ENOTSUPP = 524
+"""The kernel's own "not supported"; it has no name in errno.h, and reaches user space through bpf(2)."""
+
+
+def describe(error: BaseException) -> str:
+    """``EPERM: Operation not permitted`` for an OSError, else class and text, in one line."""
+    if isinstance(error, OSError) and error.errno:
+        if error.errno == ENOTSUPP:
+            return "ENOTSUPP: not supported by this kernel"
+        return f"{errno.errorcode.get(error.errno, error.errno)}: {os.strerror(error.errno)}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Report:
+    """Collects what could not be read (errors) and what a reader of the document should know (notes)."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.errors: list[Json] = []
+
+    def fail(self, what: str, error: BaseException) -> None:
+        self.errors.append({"what": what, "error": describe(error)})
+
+    def attempt(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function``; a failure becomes an entry of ``errors`` and None, and the rest goes on."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            self.fail(what, error)
+            return None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Netlink: links, addresses, routes, qdiscs, tc filters (linux/netlink.h, rtnetlink.h, if_link.h, pkt_sched.h)
+# ---------------------------------------------------------------------------------------------------------
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETQDISC, RTM_GETTFILTER = 18, 22, 26, 38, 46
+NLA_TYPE_MASK = 0x3FFF
+AF_INET, AF_INET6 = 2, 10
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+RTM_F_CLONED = 0x200
+MAIN_TABLE = 254
+TC_H_INGRESS, TC_H_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+"""TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS / TC_H_MIN_EGRESS): the two hooks of a clsact qdisc."""
+HOOKS = (("ingress", TC_H_INGRESS), ("egress", TC_H_EGRESS))
+OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
+NETLINK_TIMEOUT = 15.0
+DUMP_TRIES = 5
+
+
+class TornDumpError(Exception):
+    """The kernel's table changed while it was dumped (NLM_F_DUMP_INTR): the parts do not fit together."""
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Split a run of ``struct nlattr`` {u16 length with header, u16 type} padded to 4 bytes: type -> payload.
+
+    Raises ``ValueError`` when an attribute does not fit. Of a repeated type the last one stays.
+    """
+    found: dict[int, bytes] = {}
+    offset, end = 0, len(data)
+    while end - offset >= 4:
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4 or offset + length > end:
+            raise ValueError(f"netlink attribute of {length} bytes at {offset} of {end}")
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, flags, payload) of each ``struct nlmsghdr`` {u32 length, u16 type, u16 flags, u32, u32}."""
+    offset = 0
+    while len(data) - offset >= 16:
+        length, kind, flags = struct.unpack_from("=IHH", data, offset)
+        if length < 16 or offset + length > len(data):
+            raise ValueError(f"netlink message of {length} bytes at {offset} of {len(data)}")
+        yield kind, flags, data[offset + 16 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def netlink_dump(kind: int, body: bytes) -> list[bytes]:
+    """All payloads of one NETLINK_ROUTE dump request; asked again while the table changes under it."""
+    for _ in range(DUMP_TRIES):
+        try:
+            return _netlink_dump_once(kind, body)
+        except TornDumpError:
+            continue
+    raise TornDumpError(f"the table changed during each of {DUMP_TRIES} dumps")
+
+
+def _netlink_dump_once(kind: int, body: bytes) -> list[bytes]:
+    found: list[bytes] = []
+    interrupted = False
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.settimeout(NETLINK_TIMEOUT)
+        link.bind((0, 0))
+        link.send(struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
+        while True:
+            data, _, truncated, _ = link.recvmsg(1 << 20)
+            if truncated & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "a netlink message is larger than 1 MiB")
+            for got, flags, payload in messages(data):
+                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                if got in (NLMSG_DONE, NLMSG_ERROR):
+                    _raise_status(payload)
+                    if interrupted:
+                        raise TornDumpError("the table changed while it was dumped")
+                    return found
+                found.append(payload)
+
+
+def _raise_status(payload: bytes) -> None:
+    """NLMSG_DONE and NLMSG_ERROR begin with an int: 0, or a negative errno."""
+    status = struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
+    if status < 0:
+        raise OSError(-status, os.strerror(-status))
+
+
+def _u32(data: bytes | None) -> int | None:
+    return struct.unpack_from("=I", data)[0] if data is not None and len(data) >= 4 else None
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def _address(family: int, data: bytes | None) -> str | None:
+    """An address of 4 or 16 network-order bytes as text."""
+    if not data or len(data) not in (4, 16) or family not in (AF_INET, AF_INET6):
+        return None
+    return str(ipaddress.ip_address(bytes(data)))
+
+
+def read_links() -> list[Json]:
+    """RTM_GETLINK. ``flags`` are IFF_* bits, ``mtu`` bytes; ``peer_ifindex`` is IFLA_LINK: for a veth the
+    index of the other end inside the namespace ``link_netnsid``, for a vlan its parent."""
+    mask = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + mask
+    return [_link(payload) for payload in netlink_dump(RTM_GETLINK, body)]
+
+
+def _link(payload: bytes) -> Json:
+    _, ifindex, flags = struct.unpack_from("=BxxxiI", payload)
+    found = attributes(payload[16:])
+    state = found.get(16, b"\0")[0]
+    netns = found.get(37)
+    return {
+        "ifindex": ifindex,
+        "name": _text(found.get(3)),
+        "kind": _text(attributes(found.get(18, b"")).get(1)),
+        "flags": flags,
+        "operstate": OPERSTATES[state] if state < len(OPERSTATES) else str(state),
+        "mtu": _u32(found.get(4)),
+        "address": found.get(1, b"").hex(":") if found.get(1) else "",
+        "peer_ifindex": _u32(found.get(5)),
+        "link_netnsid": struct.unpack("=i", netns)[0] if netns is not None and len(netns) == 4 else None,
+        "master": _u32(found.get(10)),
+    }
+
+
+def read_addresses() -> list[Json]:
+    """RTM_GETADDR. ``family`` is 4 or 6; of a point-to-point pair the interface's own address."""
+    found = []
+    for payload in netlink_dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+        family, prefixlen, _, _, ifindex = struct.unpack_from("=BBBBI", payload)
+        fields = attributes(payload[8:])
+        address = _address(family, fields.get(2) or fields.get(1))
+        if address:
+            found.append(
+                {"ifindex": ifindex, "family": _version(family), "address": address, "prefixlen": prefixlen}
+            )
+    return found
+
+
+def _version(family: int) -> int:
+    return 4 if family == AF_INET else 6
+
+
+def read_routes(pod_ips: set[str]) -> list[Json]:
+    """RTM_GETROUTE: the main table, and of the others only routes to one requested pod address.
+
+    ``type`` (RTN_*) and ``scope`` (RT_SCOPE_*) are the kernel's numbers. One row per next hop.
+    """
+    found: list[Json] = []
+    for family in (AF_INET, AF_INET6):
+        body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
+        for payload in netlink_dump(RTM_GETROUTE, body):
+            found.extend(route for route in _routes(payload) if _wanted_route(route, pod_ips))
+    return found
+
+
+def _wanted_route(route: Json, pod_ips: set[str]) -> bool:
+    if route["table"] == MAIN_TABLE:
+        return True
+    full = 32 if route["family"] == 4 else 128
+    return bool(route["prefixlen"] == full and route["destination"] in pod_ips)
+
+
+def _routes(payload: bytes) -> Iterator[Json]:
+    family, prefixlen, _, _, table, _, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", payload)
+    if flags & RTM_F_CLONED or family not in (AF_INET, AF_INET6):
+        return
+    fields = attributes(payload[12:])
+    row: Json = {
+        "family": _version(family),
+        "destination": _address(family, fields.get(1)) or ("0.0.0.0" if family == AF_INET else "::"),
+        "prefixlen": prefixlen,
+        "ifindex": _u32(fields.get(4)),
+        "gateway": _gateway(family, fields),
+        "table": table if fields.get(15) is None else _u32(fields.get(15)),
+        "type": kind,
+        "scope": scope,
+        "source": _address(family, fields.get(7)),
+    }
+    multipath = fields.get(9)
+    if multipath is None:
+        yield row
+        return
+    for ifindex, hop in _next_hops(multipath):
+        yield dict(row, ifindex=ifindex, gateway=_gateway(family, hop))
+
+
+def _gateway(family: int, fields: dict[int, bytes]) -> str | None:
+    """RTA_GATEWAY, or RTA_VIA {u16 family, address} where the next hop is of the other family."""
+    via = fields.get(18)
+    if via is not None and len(via) > 2:
+        return _address(struct.unpack_from("=H", via)[0], via[2:])
+    return _address(family, fields.get(5))
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """RTA_MULTIPATH: a run of ``struct rtnexthop`` {u16 len, u8 flags, u8 hops, int ifindex}, attributes."""
+    offset = 0
+    while len(data) - offset >= 8:
+        length, _, _, ifindex = struct.unpack_from("=HBBi", data, offset)
+        if length < 8 or offset + length > len(data):
+            raise ValueError("netlink next hop does not fit")
+        yield ifindex, attributes(data[offset + 8 : offset + length])
+        offset += (length + 3) & ~3
+
+
+def read_qdiscs() -> list[Json]:
+    """RTM_GETQDISC of all links. ``handle`` and ``parent`` are u32 (major << 16 | minor); the counters run
+    since the qdisc was made and are null where the kernel sends none."""
+    found = []
+    for payload in netlink_dump(RTM_GETQDISC, struct.pack("=BxHiIII", 0, 0, 0, 0, 0, 0)):
+        _, ifindex, handle, parent, _ = struct.unpack_from("=BxxxiIII", payload)
+        fields = attributes(payload[20:])
+        row = {"ifindex": ifindex, "kind": _text(fields.get(1)), "handle": handle, "parent": parent}
+        row.update(_qdisc_counters(attributes(fields.get(7, b""))))
+        found.append(row)
+    return found
+
+
+def _qdisc_counters(stats: dict[int, bytes]) -> Json:
+    """TCA_STATS2 (linux/gen_stats.h): gnet_stats_basic {u64 bytes, u32 packets}, gnet_stats_queue {u32 qlen,
+    u32 backlog, u32 drops, ...}, and the packets as u64 where they outgrew the u32."""
+    basic, queue, wide = stats.get(1, b""), stats.get(3, b""), stats.get(8, b"")
+    octets, packets = struct.unpack_from("=QI", basic) if len(basic) >= 12 else (None, None)
+    if len(wide) >= 8:
+        packets = struct.unpack_from("=Q", wide)[0]
+    drops = struct.unpack_from("=I", queue, 8)[0] if len(queue) >= 12 else None
+    return {"bytes": octets, "packets": packets, "drops": drops}
+
+
+def read_filters(ifindex: int, hook: str, parent: int) -> list[Json]:
+    """RTM_GETTFILTER of one hook of one link, in the order in which the kernel runs them (pref, then handle).
+
+    ``hook`` is the tc hook, seen from the node: packets from a pod meet the `ingress` hook of its host veth.
+    ``protocol`` is an EtherType number (3: all). Other classifiers than bpf are listed with program_id null.
+    """
+    found = []
+    body = struct.pack("=BxHiIII", 0, 0, ifindex, 0, parent, 0)
+    for payload in netlink_dump(RTM_GETTFILTER, body):
+        _, index, handle, _, info = struct.unpack_from("=BxxxiIII", payload)
+        fields = attributes(payload[20:])
+        # The kernel first sends one message for the chain's classifier itself: no options, no filter.
+        if index == ifindex and fields.get(2) is not None:
+            found.append(_filter(ifindex, hook, handle, info, fields))
+    return found
+
+
+def _filter(ifindex: int, hook: str, handle: int, info: int, fields: dict[int, bytes]) -> Json:
+    """tcm_info is pref << 16 | protocol (network order); options of cls_bpf: TCA_BPF_* of linux/pkt_cls.h."""
+    kind = _text(fields.get(1))
+    options = attributes(fields.get(2, b"")) if kind == "bpf" else {}
+    return {
+        "ifindex": ifindex,
+        "hook": hook,
+        "kind": kind,
+        "protocol": socket.ntohs(info & 0xFFFF),
+        "pref": info >> 16,
+        "chain": _u32(fields.get(11)) or 0,
+        "handle": handle,
+        "name": _text(options.get(7)),
+        "program_id": _u32(options.get(11)),
+        "tag": options.get(10, b"").hex(),
+        "direct_action": bool((_u32(options.get(8)) or 0) & 1),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# bpf(2) (linux/bpf.h: union bpf_attr, struct bpf_prog_info, struct bpf_map_info)
+# ---------------------------------------------------------------------------------------------------------
+
+SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
+MAP_LOOKUP_ELEM, MAP_GET_NEXT_KEY, OBJ_GET = 1, 4, 7
+PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID = 11, 12, 13, 14
+OBJ_GET_INFO_BY_FD, PROG_QUERY, MAP_LOOKUP_BATCH = 15, 16, 24
+BPF_F_RDONLY = 1 << 3
+TCX_INGRESS, TCX_EGRESS = 46, 47
+ATTR_SIZE = 128
+"""Bytes given as union bpf_attr: more than any command here uses, the rest zero as the kernel demands."""
+HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11
+READABLE_TYPES = (HASH, ARRAY, LRU_HASH, LPM_TRIE)
+"""Map types whose lookup changes nothing. Queues and ring buffers are consumed by reading: never touched."""
+MOST_OBJECTS = 1 << 20
+UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP)
+
+
+class UnknownMachineError(Exception):
+    """No system call number for this processor."""
+
+
+_libc: Any = None
+
+
+def bpf(command: int, attr: bytearray) -> int:
+    """The system call. ``attr`` is read and written in place. Raises ``OSError``."""
+    global _libc
+    machine = os.uname().machine
+    number = SYSCALL_NUMBERS.get(machine)
+    if number is None or struct.calcsize("P") != 8:
+        raise UnknownMachineError(f"bpf(2) is known here for 64-bit x86_64 and aarch64, this is {machine}")
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+        _libc.syscall.restype = ctypes.c_long
+    buffer = (ctypes.c_char * len(attr)).from_buffer(attr)
+    arguments = (ctypes.c_int(command), ctypes.byref(buffer), ctypes.c_uint(len(attr)))
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _attr(layout: str, *values: int) -> bytearray:
+    """A zeroed union bpf_attr that begins with ``layout`` (struct format, no padding of its own)."""
+    attr = bytearray(ATTR_SIZE)
+    struct.pack_into("=" + layout, attr, 0, *values)
+    return attr
+
+
+def _pointer(buffer: Any) -> int:
+    return ctypes.addressof(buffer)
+
+
+def object_ids(command: int) -> Iterator[int]:
+    """All ids by PROG_GET_NEXT_ID or MAP_GET_NEXT_ID: attr {u32 start_id, u32 next_id}."""
+    current = 0
+    for _ in range(MOST_OBJECTS):
+        attr = _attr("I", current)
+        try:
+            bpf(command, attr)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        current = struct.unpack_from("=I", attr, 4)[0]
+        yield current
+
+
+def open_by_id(command: int, identifier: int) -> int:
+    """A descriptor by PROG_GET_FD_BY_ID, or read-only by MAP_GET_FD_BY_ID: attr {u32 id, u32, u32 flags}."""
+    return bpf(command, _attr("III", identifier, 0, BPF_F_RDONLY if command == MAP_GET_FD_BY_ID else 0))
+
+
+def object_info(fd: int, info: Any) -> None:
+    """Fill ``info`` by OBJ_GET_INFO_BY_FD: attr {u32 fd, u32 length, u64 pointer}."""
+    bpf(OBJ_GET_INFO_BY_FD, _attr("IIQ", fd, ctypes.sizeof(info), _pointer(info)))
+
+
+def program_info(fd: int) -> Json:
+    """struct bpf_prog_info: 0 type, 4 id, 8 tag[8], 16 jited_len, 20 xlated_len, 40 load_time (ns since boot,
+    CLOCK_BOOTTIME), 52 nr_map_ids, 56 map_ids pointer, 64 name[16]. Lengths in bytes."""
+    room = 64
+    while True:
+        ids = (ctypes.c_uint32 * room)()
+        info = ctypes.create_string_buffer(88)
+        struct.pack_into("=IQ", info, 52, room, _pointer(ids))
+        object_info(fd, info)
+        raw = info.raw
+        number = struct.unpack_from("=I", raw, 52)[0]
+        if number <= room:
+            break
+        room = number
+    kind, identifier, tag, jited, xlated = struct.unpack_from("=II8sII", raw)
+    return {
+        "id": identifier,
+        "type": kind,
+        "tag": tag.hex(),
+        "name": _text(raw[64:80]),
+        "jited": jited > 0,
+        "xlated_len": xlated,
+        "jited_len": jited,
+        "load_time_ns": struct.unpack_from("=Q", raw, 40)[0],
+        "map_ids": list(ids[:number]),
+    }
+
+
+def map_info(fd: int) -> Json:
+    """struct bpf_map_info: u32 type, id, key_size, value_size (bytes), max_entries, flags; 24 name[16]."""
+    info = ctypes.create_string_buffer(40)
+    object_info(fd, info)
+    kind, identifier, key_size, value_size, max_entries, flags = struct.unpack_from("=6I", info.raw)
+    return {
+        "id": identifier,
+        "type": kind,
+        "key_size": key_size,
+        "value_size": value_size,
+        "max_entries": max_entries,
+        "flags": flags,
+        "name": _text(info.raw[24:40]),
+        "contents": None,
+    }
+
+
+def read_objects(
+    what: str, next_id: int, by_id: int, info: Callable[[int], Json], report: Report
+) -> list[Json]:
+    """Info of every loaded program or map. One that is gone before it is opened was never there."""
+    found = []
+    for identifier in object_ids(next_id):
+        try:
+            fd = open_by_id(by_id, identifier)
+            try:
+                found.append(info(fd))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                report.fail(f"{what} {identifier}", error)
+    return found
+
+
+def read_tcx(ifindex: int, attach_type: int) -> list[int]:
+    """Program ids of one tcx hook by PROG_QUERY, in the order in which they run; empty: nothing is attached.
+
+    attr: 0 ifindex, 4 attach_type, 8 query_flags, 12 attach_flags, 16 u64 prog_ids, 24 u32 count.
+    """
+    room = 64
+    for _ in range(4):
+        ids = (ctypes.c_uint32 * room)()
+        attr = _attr("IIIIQI", ifindex, attach_type, 0, 0, _pointer(ids), room)
+        try:
+            bpf(PROG_QUERY, attr)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return []
+            if error.errno != errno.ENOSPC:
+                raise
+            room *= 4
+            continue
+        return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
+    raise OSError(errno.ENOSPC, "more programs than room")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Map contents
+# ---------------------------------------------------------------------------------------------------------
+
+BATCH_BYTES = 1 << 20
+"""Keys and values of one batch lookup; the first guess, doubled where one hash bucket does not fit."""
+PASSES = 4
+"""Readings of a map that changes under the cursor, before an incomplete one is accepted."""
+MOST_BYTES_PER_MAP = 160 << 20
+"""Above the largest map of the agent: conntrack, 1,048,576 entries of 60 + 16 bytes."""
+MOST_BYTES = 256 << 20
+"""All contents together, so that the reader stays inside the memory limit of its pod."""
+
+
+class NoBatchError(Exception):
+    """This kernel has no batch lookup for this map type."""
+
+
+class RestartedError(Exception):
+    """A key came twice: the key under the cursor was deleted, and the kernel began again from the first."""
+
+
+class Entries:
+    """Gathers keys and values of one reading, keeping those whose key contains one of ``addresses``.
+
+    ``unique``: the cursor is a key, so a key that comes twice tells of a restart. ``tolerant``: take that and
+    go on, with the newer value.
+    """
+
+    def __init__(self, info: Json, addresses: list[bytes] | None, unique: bool, tolerant: bool) -> None:
+        self.key_size, self.value_size = int(info["key_size"]), int(info["value_size"])
+        self.addresses = addresses
+        self.unique, self.tolerant = unique, tolerant
+        self.seen: set[bytes] = set()
+        self.kept: dict[bytes, bytes] = {}
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.total = self.bytes = 0
+        self.restarts = 0
+
+    def add(self, keys: bytes, values: bytes, count: int) -> None:
+        self.total += count
+        wanted = range(count) if self.addresses is None else matching(keys, self.key_size, self.addresses)
+        if self.unique:
+            self._add_unique(keys, values, count, wanted)
+        elif self.addresses is None:
+            self.keys.append(keys)
+            self.values.append(values)
+            self.bytes += len(keys) + len(values)
+        else:
+            self.keys.extend(self._key(keys, index) for index in wanted)
+            self.values.extend(self._value(values, index) for index in wanted)
+            self.bytes += len(wanted) * (self.key_size + self.value_size)
+
+    def _add_unique(self, keys: bytes, values: bytes, count: int, wanted: Iterable[int]) -> None:
+        fresh = {self._key(keys, index) for index in range(count)}
+        if len(fresh) < count or not fresh.isdisjoint(self.seen):
+            self.restarts += 1
+            if not self.tolerant:
+                raise RestartedError
+        self.seen |= fresh
+        for index in wanted:
+            self.kept[self._key(keys, index)] = self._value(values, index)
+        self.bytes = len(self.kept) * (self.key_size + self.value_size)
+
+    def _key(self, keys: bytes, index: int) -> bytes:
+        return keys[index * self.key_size : (index + 1) * self.key_size]
+
+    def _value(self, values: bytes, index: int) -> bytes:
+        return values[index * self.value_size : (index + 1) * self.value_size]
+
+    def joined(self) -> tuple[bytes, bytes]:
+        if self.unique:
+            return b"".join(self.kept), b"".join(self.kept.values())
+        return b"".join(self.keys), b"".join(self.values)
+
+    def seen_entries(self) -> int:
+        """Entries of the map that passed by, kept or not."""
+        return len(self.seen) if self.unique else self.total
+
+
+def matching(keys: bytes, key_size: int, addresses: list[bytes]) -> list[int]:
+    """Indexes of the packed keys that contain one of the addresses (4 or 16 network-order bytes) anywhere.
+
+    A byte search, not a decoder: an address that lies across two fields is kept too. What the entry means is
+    decided by whoever knows the layout.
+    """
+    found: set[int] = set()
+    for address in addresses:
+        position = keys.find(address)
+        while position >= 0:
+            index, inside = divmod(position, key_size)
+            if inside + len(address) <= key_size:
+                found.add(index)
+                position = keys.find(address, (index + 1) * key_size)
+            else:
+                position = keys.find(address, position + 1)
+    return sorted(found)
+
+
+def read_contents(fd: int, info: Json, addresses: list[bytes] | None, room: int, batch: bool = True) -> Json:
+    """All entries of an open map, or those with one of ``addresses`` in the key.
+
+    The kernel has no snapshot of a map: entries that come and go during the reading may be in or out. A
+    cursor that is a key and loses it begins again from the first one; such a reading is thrown away and
+    repeated, and the last try is kept with ``complete`` false.
+    """
+    method, reader = ("batch", _batch_pass) if batch else ("next_key", _next_key_pass)
+    for attempt in range(PASSES):
+        last = attempt == PASSES - 1
+        # The batch cursor of a hash is a bucket number: it cannot get lost, and copies
+        # a bucket under its lock.
+        unique = method == "next_key" or info["type"] not in (HASH, LRU_HASH)
+        entries = Entries(info, addresses, unique, tolerant=last)
+        try:
+            reason = reader(fd, info, entries, min(room, MOST_BYTES_PER_MAP))
+        except NoBatchError:
+            return read_contents(fd, info, addresses, room, batch=False)
+        except RestartedError:
+            continue
+        return _contents(method, entries, addresses is not None, reason)
+    raise AssertionError("the last pass is tolerant")
+
+
+def _contents(method: str, entries: Entries, filtered: bool, reason: str) -> Json:
+    keys, values = entries.joined()
+    if entries.restarts and not reason:
+        reason = f"the map changed while it was read, in each of {PASSES} readings"
+    return {
+        "method": method,
+        "count": len(keys) // entries.key_size,
+        "total": entries.seen_entries(),
+        "complete": not reason,
+        "filtered": filtered,
+        "keys": base64.b64encode(keys).decode(),
+        "values": base64.b64encode(values).decode(),
+        "reason": reason,
+    }
+
+
+def _bound(info: Json) -> int:
+    """Entries after which a cursor that finds no end is given up."""
+    return 3 * int(info["max_entries"]) + 65536
+
+
+def _batch_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
+    """One reading with MAP_LOOKUP_BATCH. Returns why it is incomplete, or "".
+
+    attr: u64 in_batch, u64 out_batch, u64 keys, u64 values, u32 count (in: room, out: got), u32 fd, u64, u64.
+    The cursor is a u32 bucket number for hashes and a whole key for the rest: both buffers are large enough.
+    """
+    key_size, value_size = int(info["key_size"]), int(info["value_size"])
+    count = max(64, min(16384, BATCH_BYTES // (key_size + value_size)))
+    cursors = [ctypes.create_string_buffer(max(8, key_size)) for _ in range(2)]
+    keys = values = None
+    started, idle = False, 0
+    while entries.total < _bound(info):
+        if keys is None or values is None:
+            keys = ctypes.create_string_buffer(count * key_size)
+            values = ctypes.create_string_buffer(count * value_size)
+        attr = _attr(
+            "QQQQII",
+            _pointer(cursors[0]) if started else 0,
+            _pointer(cursors[1]),
+            _pointer(keys),
+            _pointer(values),
+            count,
+            fd,
+        )
+        code = _lookup_batch(attr)
+        if code == errno.ENOSPC:
+            if count > 2 * int(info["max_entries"]) + 64:
+                return "ENOSPC: a bucket does not fit into the buffer"
+            count, keys, values = count * 2, None, None
+            continue
+        if code in UNSUPPORTED and not started:
+            raise NoBatchError
+        # EINTR: older kernels give up after a few entries that were deleted under them; what came is good.
+        if code not in (0, errno.ENOENT, errno.EINTR):
+            raise OSError(code, os.strerror(code))
+        got = struct.unpack_from("=I", attr, 32)[0]
+        if got:
+            entries.add(memoryview(keys)[: got * key_size].tobytes(), _head(values, got * value_size), got)
+            cursors.reverse()
+            started = True
+        if code == errno.ENOENT:
+            return ""
+        idle = 0 if got else idle + 1
+        if idle > 100:
+            return f"{errno.errorcode.get(code, 'no progress')}: the cursor did not move in {idle} lookups"
+        if entries.bytes > room:
+            return f"more than {room >> 20} MiB"
+    return "the map changed so fast that its reading found no end"
+
+
+def _head(buffer: Any, length: int) -> bytes:
+    return memoryview(buffer)[:length].tobytes()
+
+
+def _lookup_batch(attr: bytearray) -> int:
+    """errno of one batch lookup, 0 for success."""
+    try:
+        bpf(MAP_LOOKUP_BATCH, attr)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _next_key_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
+    """One reading with MAP_GET_NEXT_KEY and MAP_LOOKUP_ELEM: attr {u32 fd, u32, u64 key, u64 value or next}.
+
+    Returns why it is incomplete, or "". An entry deleted between the two calls is left out.
+    """
+    key = ctypes.create_string_buffer(int(info["key_size"]))
+    following = ctypes.create_string_buffer(int(info["key_size"]))
+    value = ctypes.create_string_buffer(int(info["value_size"]))
+    first_key = _attr("IIQQ", fd, 0, 0, _pointer(following))
+    next_key = _attr("IIQQ", fd, 0, _pointer(key), _pointer(following))
+    lookup = _attr("IIQQ", fd, 0, _pointer(key), _pointer(value))
+    step = first_key
+    for _ in range(_bound(info)):
+        if not _found(MAP_GET_NEXT_KEY, step):
+            return ""
+        key.raw, step = following.raw, next_key
+        if _found(MAP_LOOKUP_ELEM, lookup):
+            entries.add(key.raw, value.raw, 1)
+        if entries.bytes > room:
+            return f"more than {room >> 20} MiB"
+    return "the map changed so fast that its reading found no end"
+
+
+def _found(command: int, attr: bytearray) -> bool:
+    try:
+        bpf(command, attr)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------
+# bpffs and pins
+# ---------------------------------------------------------------------------------------------------------
+
+BPFFS_PATHS = ("/sys/fs/bpf", "/host/sys/fs/bpf")
+"""The pod's own mount of the host's bpffs first; below /host it depends on how the runtime binds /."""
+BPF_FS_MAGIC = 0xCAFE4A11
+AGENT_DIRECTORY = "globals/aws"
+CONNTRACK_PIN = "global_aws_conntrack_map"
+PIN_KINDS = (("bpf-map", "map"), ("bpf-prog", "prog"), ("bpf_link", "link"), ("bpf-link", "link"))
+
+
+def file_system_magic(path: str) -> int:
+    """f_type of statfs(2), its first field: a long."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if libc.statfs(ctypes.c_char_p(os.fsencode(path)), buffer) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(struct.unpack_from("=q", buffer.raw)[0]) & 0xFFFFFFFF
+
+
+def find_bpffs(paths: Iterable[str] = BPFFS_PATHS) -> Json:
+    """The first path that really is a bpf filesystem, one with the agent's directory before one without."""
+    reasons, mounted = [], []
+    for path in paths:
+        try:
+            magic = file_system_magic(path)
+        except OSError as error:
+            reasons.append(f"{path}: {describe(error)}")
+            continue
+        if magic == BPF_FS_MAGIC:
+            mounted.append(path)
+        else:
+            reasons.append(f"{path}: not a bpf filesystem (type {magic:#x})")
+    for path in mounted:
+        if os.path.isdir(f"{path}/{AGENT_DIRECTORY}"):  # noqa: PTH112 - one string is enough here
+            return {"path": path, "reason": ""}
+    return {"path": mounted[0] if mounted else None, "reason": "" if mounted else "; ".join(reasons)}
+
+
+def read_pins(root: str, report: Report) -> list[Json]:
+    """Every file below ``root``/globals/aws with the kind and id of the object behind it."""
+    top = f"{root}/{AGENT_DIRECTORY}"
+    found: list[Json] = []
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            names = sorted(os.listdir(f"{top}/{folder}"))  # noqa: PTH208 - a name is enough here
+        except OSError as error:
+            if error.errno == errno.ENOENT and not folder:
+                report.notes.append(f"{top} does not exist: the agent loaded nothing since the node's boot")
+                return []
+            report.fail(f"pins {folder or AGENT_DIRECTORY}", error)
+            continue
+        for name in names:
+            path = f"{folder}/{name}" if folder else name
+            if os.path.isdir(f"{top}/{path}"):  # noqa: PTH112
+                pending.append(path)
+            else:
+                found.append(_pin(top, path))
+    return found
+
+
+def _pin(top: str, path: str) -> Json:
+    try:
+        kind, identifier = open_pin(f"{top}/{path}")
+    except OSError as error:
+        # The kernel opens a pinned link for writing only, and refuses read-only with EINVAL.
+        if error.errno == errno.EINVAL:
+            return {"path": path, "kind": "link", "id": None, "reason": "a link cannot be opened read-only"}
+        return {"path": path, "kind": "unknown", "id": None, "reason": describe(error)}
+    return {"path": path, "kind": kind, "id": identifier, "reason": ""}
+
+
+def open_pin(path: str) -> tuple[str, int | None]:
+    """(kind, id) of a pin by OBJ_GET with BPF_F_RDONLY: attr {u64 path, u32 fd, u32 file_flags}."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    fd = bpf(OBJ_GET, _attr("QII", _pointer(name), 0, BPF_F_RDONLY))
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+        kind = next((kind for word, kind in PIN_KINDS if word in target), "unknown")
+        if kind == "unknown":
+            return kind, None
+        # The id is the second u32 of all three info structs.
+        info = ctypes.create_string_buffer(40)
+        object_info(fd, info)
+        return kind, struct.unpack_from("=I", info.raw, 4)[0]
+    finally:
+        os.close(fd)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The document
+# ---------------------------------------------------------------------------------------------------------
+
+
+def clocks() -> Json:
+    """Now, in ns: CLOCK_MONOTONIC (conntrack's last_seen), CLOCK_BOOTTIME (load_time), CLOCK_REALTIME."""
+    return {
+        "monotonic_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        "realtime_ns": time.clock_gettime_ns(time.CLOCK_REALTIME),
+    }
+
+
+def collect(request: Json, bpffs_paths: Iterable[str] = BPFFS_PATHS) -> Json:
+    """All that the request asks for, as the JSON document. Every key is there; null: could not be read."""
+    report, begin = Report(), clocks()
+    system = os.uname()
+    pods = [pod for pod in request.get("pods") or () if isinstance(pod, dict)]
+    document: Json = {
+        "format": FORMAT,
+        "reader": READER_VERSION,
+        "uname": {name: getattr(system, name) for name in ("sysname", "release", "machine", "nodename")},
+        "python": platform.python_version(),
+        "clock": {"begin": begin, "end": begin},
+        "bpffs": find_bpffs(bpffs_paths),
+    }
+    pod_ips = requested_addresses(pods, report)
+    _collect_network(document, report, pods, pod_ips, bool(request.get("all")))
+    _collect_objects(document, report)
+    if document["maps"] is not None:
+        _collect_contents(document, report, request, pods, pod_ips)
+    document["notes"], document["errors"] = report.notes, report.errors
+    document["clock"]["end"] = clocks()
+    return document
+
+
+def requested_addresses(pods: list[Json], report: Report) -> dict[str, bytes]:
+    """Canonical text -> network-order bytes of every requested pod address."""
+    found: dict[str, bytes] = {}
+    for pod in pods:
+        for text in pod.get("ips") or ():
+            try:
+                address = ipaddress.ip_address(str(text))
+            except ValueError:
+                report.notes.append(f"not an address, left out: {text!r}")
+                continue
+            if not address.is_unspecified:
+                found[str(address)] = address.packed
+    return found
+
+
+def _collect_network(
+    document: Json, report: Report, pods: list[Json], pod_ips: dict[str, bytes], everything: bool
+) -> None:
+    document["links"] = report.attempt("links", read_links)
+    document["addresses"] = report.attempt("addresses", read_addresses)
+    document["routes"] = report.attempt("routes", read_routes, set(pod_ips))
+    document["qdiscs"] = report.attempt("qdiscs", read_qdiscs)
+    names = {link["ifindex"]: link["name"] for link in document["links"] or ()}
+    wanted = set(names) if everything else requested_links(document, pods, pod_ips)
+    document["filters"] = None
+    document["tcx"] = None
+    if document["links"] is None:
+        for section in ("filters", "tcx"):
+            report.fail(section, RuntimeError("without the links it is not known whose hooks to read"))
+        return
+    document["filters"] = _all_filters(document["qdiscs"], names, wanted, report)
+    document["tcx"] = _all_tcx(names, wanted, report)
+
+
+def requested_links(document: Json, pods: list[Json], pod_ips: dict[str, bytes]) -> set[int]:
+    """Indexes of the links with a requested name, and of those that a host route to a requested address
+    names: the route is right also where the CNI was told to give its links another prefix."""
+    names = {str(name) for pod in pods for name in pod.get("links") or ()}
+    found = {link["ifindex"] for link in document["links"] or () if link["name"] in names}
+    for route in document["routes"] or ():
+        full = 32 if route["family"] == 4 else 128
+        if route["destination"] in pod_ips and route["prefixlen"] == full and route["ifindex"]:
+            found.add(route["ifindex"])
+    return found
+
+
+def _all_filters(
+    qdiscs: list[Json] | None, names: dict[int, str], wanted: set[int], report: Report
+) -> list[Json]:
+    if qdiscs is not None:
+        wanted = wanted & {qdisc["ifindex"] for qdisc in qdiscs if qdisc["kind"] in ("clsact", "ingress")}
+    found: list[Json] = []
+    for ifindex in sorted(wanted):
+        for hook, parent in HOOKS:
+            what = f"filters {names.get(ifindex, ifindex)} {hook}"
+            found.extend(report.attempt(what, read_filters, ifindex, hook, parent) or ())
+    return found
+
+
+def _all_tcx(names: dict[int, str], wanted: set[int], report: Report) -> list[Json] | None:
+    found: list[Json] = []
+    for ifindex in sorted(wanted):
+        for hook, attach_type in (("ingress", TCX_INGRESS), ("egress", TCX_EGRESS)):
+            try:
+                programs = read_tcx(ifindex, attach_type)
+            except OSError as error:
+                if error.errno in UNSUPPORTED:
+                    report.notes.append(f"this kernel has no tcx ({describe(error)})")
+                    return []
+                if error.errno == errno.EPERM:
+                    report.fail("tcx", error)
+                    return None
+                report.fail(f"tcx {names.get(ifindex, ifindex)} {hook}", error)
+                continue
+            except UnknownMachineError as error:
+                report.fail("tcx", error)
+                return None
+            if programs:
+                found.append({"ifindex": ifindex, "hook": hook, "program_ids": programs})
+    return found
+
+
+def _collect_objects(document: Json, report: Report) -> None:
+    programs = (PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID, program_info, report)
+    maps = (MAP_GET_NEXT_ID, MAP_GET_FD_BY_ID, map_info, report)
+    document["programs"] = report.attempt("programs", read_objects, "program", *programs)
+    document["maps"] = report.attempt("maps", read_objects, "map", *maps)
+    root = document["bpffs"]["path"]
+    document["pins"] = report.attempt("pins", read_pins, root, report) if root else None
+    if not root:
+        report.errors.append({"what": "pins", "error": document["bpffs"]["reason"]})
+
+
+def _collect_contents(
+    document: Json, report: Report, request: Json, pods: list[Json], pod_ips: dict[str, bytes]
+) -> None:
+    links = requested_links(document, pods, pod_ips)
+    wanted = wanted_maps(document, pods, links, bool(request.get("all")))
+    conntrack = str(request.get("conntrack") or "none")
+    room = MOST_BYTES
+    for row in document["maps"]:
+        if row["id"] in wanted and row["type"] in READABLE_TYPES:
+            which = conntrack if row["type"] == LRU_HASH else "all"
+            room -= _fill(row, which, list(pod_ips.values()), room, report)
+
+
+def wanted_maps(document: Json, pods: list[Json], links: set[int], everything: bool) -> set[int]:
+    """Ids of the maps to dump: used by a program on a requested link, or pinned for a requested identifier,
+    or the conntrack pin; with ``everything`` also by any attached handle_* program and by any pin."""
+    programs = attached_programs(document, links)
+    if everything:
+        programs |= handle_programs(document)
+    pinned = pinned_ids(document, pods, everything)
+    programs |= pinned["prog"]
+    used = {
+        number for row in document["programs"] or () if row["id"] in programs for number in row["map_ids"]
+    }
+    return used | pinned["map"]
+
+
+def attached_programs(document: Json, links: set[int]) -> set[int]:
+    """Ids of the programs on the hooks of ``links``, whatever their names."""
+    found = {row["program_id"] for row in document["filters"] or () if row["ifindex"] in links}
+    for row in document["tcx"] or ():
+        found.update(row["program_ids"] if row["ifindex"] in links else ())
+    return found - {None}
+
+
+def handle_programs(document: Json) -> set[int]:
+    """Ids of the attached programs that are named like the agent's: a tc filter carries the name, and with
+    tcx only the program itself can."""
+    found = {row["program_id"] for row in document["filters"] or () if row["name"].startswith("handle_")}
+    tcx = {number for row in document["tcx"] or () for number in row["program_ids"]}
+    for row in document["programs"] or ():
+        if row["id"] in tcx and row["name"].startswith("handle_"):
+            found.add(row["id"])
+    return found - {None}
+
+
+def pinned_ids(document: Json, pods: list[Json], everything: bool) -> dict[str, set[int]]:
+    """By kind, the ids behind the pins of conntrack and the requested identifiers; or ``everything``."""
+    identifiers = tuple(str(name) for pod in pods for name in pod.get("identifiers") or ())
+    found: dict[str, set[int]] = {"map": set(), "prog": set()}
+    for pin in document["pins"] or ():
+        name = pin["path"].rsplit("/", 1)[-1]
+        if pin["kind"] not in found or pin["id"] is None:
+            continue
+        if everything or name == CONNTRACK_PIN or _pin_of(name, identifiers):
+            found[pin["kind"]].add(pin["id"])
+    return found
+
+
+def _pin_of(name: str, identifiers: tuple[str, ...]) -> bool:
+    """Whether the file name is ``<identifier>_<object>``. An object name has no ``-`` or ``@``, an identifier
+    has one of them: this tells ``a-x_ingress_map`` from the identifier ``a-x_b-y``."""
+    return any(
+        name.startswith(identifier + "_") and re.fullmatch(r"[a-z_]+", name[len(identifier) + 1 :])
+        for identifier in identifiers
+    )
+
+
+def _fill(row: Json, which: str, addresses: list[bytes], room: int, report: Report) -> int:
+    """Read the contents of one map into its row; returns the bytes they take."""
+    if which == "none":
+        return 0
+    try:
+        fd = open_by_id(MAP_GET_FD_BY_ID, row["id"])
+        try:
+            row["contents"] = read_contents(fd, row, addresses if which == "pods" else None, max(room, 0))
+        finally:
+            os.close(fd)
+    except Exception as error:
+        report.fail(f"map {row['id']}", error)
+        return 0
+    return int(row["contents"]["count"]) * int(row["key_size"] + row["value_size"])
+
+
+def pieces(document: Json) -> Iterator[bytes]:
+    """The document as JSON, map by map, so that the text of all maps is never in memory at once."""
+    yield b"{"
+    for number, (name, value) in enumerate(document.items()):
+        yield (", " if number else "").encode() + json.dumps(name).encode() + b": "
+        if name == "maps" and value is not None:
+            yield b"["
+            for position, row in enumerate(value):
+                yield (", " if position else "").encode() + json.dumps(row).encode()
+            yield b"]"
+        else:
+            yield json.dumps(value).encode()
+    yield b"}"
+
+
+def framed(document: Json) -> Iterator[bytes]:
+    """The header line, then the compressed payload."""
+    compressor = zlib.compressobj(6)
+    parts = [compressor.compress(piece) for piece in pieces(document)]
+    parts.append(compressor.flush())
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    yield f"{MAGIC} {sum(map(len, parts))} {digest.hexdigest()}\n".encode()
+    yield from parts
+
+
+def main(request: Json) -> int:
+    """Answer one request on stdout. 0 also where something could not be read: the document says so."""
+    if request.get("format") != FORMAT:
+        sys.stderr.write(f"request format {request.get('format')!r}, this reader speaks {FORMAT}\n")
+        return 3
+    document = collect(request)
+    for part in framed(document):
+        sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
+    return 0

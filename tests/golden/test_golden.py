@@ -1,0 +1,42 @@
+"""The exact output of every verb in every format on the shipped bundle.
+
+`python -m pytest tests/golden --update` writes the files anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_netpol.cli import run
+
+HERE = Path(__file__).parent
+BUNDLE = HERE.parents[1] / "kubectl_netpol" / "examples" / "article.tar.gz"
+QUESTIONS = {
+    "explain-drop": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80"],
+    "explain-allow": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80"],
+    "explain-service": ["explain", "accesstrue", "--to", "svc/nginx"],
+    "explain": ["explain", "pod/nginx"],
+    "maps": ["maps", "pod/nginx"],
+    "maps-ingress": ["maps", "pod/nginx", "--direction", "ingress"],
+}
+CODES = {"explain-drop": 1}
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_output(
+    name: str, form: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run([*QUESTIONS[name], "-o", form, "--bundle", str(BUNDLE)])
+    output = capsys.readouterr().out
+    assert code == CODES.get(name, 0)
+    expected = HERE / f"{name}.{form}"
+    if request.config.getoption("--update"):
+        expected.write_text(output)
+    actual = expected.with_suffix(f".{form}.actual")
+    if not expected.exists() or output != expected.read_text():
+        actual.write_text(output)
+        pytest.fail(f"{expected.name} differs: compare it with {actual.name}")
+    actual.unlink(missing_ok=True)

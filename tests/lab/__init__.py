@@ -1,0 +1,1 @@
+"""A node on this machine: namespaces, veths, tc and BPF, so that tests meet the real kernel."""

@@ -1,0 +1,76 @@
+"""Compiles the lab's datapath with clang, once per source and set of switches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE_DIR = Path(__file__).parent / "datapath"
+SOURCE = SOURCE_DIR / "policy.bpf.c"
+DIRECTIONS = ("ingress", "egress")
+
+
+class BuildError(RuntimeError):
+    """The datapath could not be compiled; the text says what is missing or what clang said."""
+
+
+def find_clang() -> str:
+    clang = os.environ.get("NETPOL_LAB_CLANG") or shutil.which("clang")
+    if clang is None:
+        raise BuildError("clang is not installed: the lab compiles its BPF programs with `clang -target bpf`")
+    return clang
+
+
+def _uapi_include() -> list[str]:
+    """Debian keeps asm/types.h in a directory named after the machine, which -target bpf does not search."""
+    machine = os.uname().machine
+    path = Path(f"/usr/include/{machine}-linux-gnu")
+    return [f"-I{path}"] if path.is_dir() else []
+
+
+def cache_dir() -> Path:
+    configured = os.environ.get("NETPOL_LAB_CACHE")
+    return Path(configured) if configured else Path(tempfile.gettempdir()) / f"netpol-lab-cache-{os.getuid()}"
+
+
+def _flags(direction: str, defines: dict[str, int | None]) -> list[str]:
+    switches = [
+        f"-D{name}" if value is None else f"-D{name}={value}" for name, value in sorted(defines.items())
+    ]
+    return ["-O2", "-target", "bpf", "-mcpu=v2", "-Wall", "-Werror", "-Wno-unused-function", *_uapi_include(),
+            f"-I{SOURCE_DIR}", f"-DDIRECTION_{direction.upper()}", *switches]  # fmt: skip
+
+
+def _fingerprint(clang: str, flags: list[str]) -> str:
+    digest = hashlib.sha256(f"{clang}\0{chr(0).join(flags)}".encode())
+    for path in sorted(SOURCE_DIR.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def compile_datapath(direction: str, defines: dict[str, int | None] | None = None) -> bytes:
+    """The ELF object of one direction ("ingress" or "egress"), with -D switches for the layout generation."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction {direction!r}")
+    clang = find_clang()
+    flags = _flags(direction, defines or {})
+    target = cache_dir() / f"{_fingerprint(clang, flags)}.o"
+    if not target.exists():
+        _compile(clang, flags, target)
+    return target.read_bytes()
+
+
+def _compile(clang: str, flags: list[str], target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Several test workers may build the same object at once: each writes its own file, the rename is atomic.
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        out = Path(work) / "out.o"
+        command = [clang, *flags, "-c", str(SOURCE), "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BuildError(f"{' '.join(command)}\n{done.stderr}")
+        out.rename(target)

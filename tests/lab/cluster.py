@@ -1,0 +1,371 @@
+"""A whole lab: API server, nodes, agents and the controller, tied together so that kubectl drives all of it.
+
+    with LabCluster() as lab:
+        lab.add_node("ip-172-31-103-129.ap-northeast-1.compute.internal", "172.31.103.129")
+        lab.kubectl("create", "deploy", "nginx", "--image=nginx")
+
+Pods that the API server schedules become network namespaces on their node; policies that it stores are
+resolved by the controller stand-in and programmed by the agents; `exec` runs inside the pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from . import controller
+from .agent import Agent, Generation
+from .apiserver import ApiServer, Change, ExecError, StartError, make_node
+from .api_runtime import exit_code
+from .netns import NsPopen
+from .node import Container, Fabric, Node, PodSandbox, wait_for_listener
+
+Json = dict[str, Any]
+
+RECONCILED = {"Pod", "Namespace", "Service", "NetworkPolicy"}
+WEB_ROOT = "/opt/cni/bin/lab-www"
+IMAGES: Mapping[str, list[str]] = {"nginx": ["busybox", "httpd", "-f", "-p", "0.0.0.0:80", "-h", WEB_ROOT]}
+"""What an image runs when the pod names no command."""
+DEBUG_IMAGES: Mapping[str, str] = {"busybox": "busybox"}
+"""Images of privileged pods that are not the default one, by the word in their name."""
+
+
+class _Processes:
+    """The exec'ed processes of one pod: they die with it, and their pipes are closed."""
+
+    def __init__(self) -> None:
+        self._running: list[NsPopen] = []
+        self._lock = threading.Lock()
+
+    def add(self, process: NsPopen) -> NsPopen:
+        with self._lock:
+            self._running = [p for p in self._running if p.poll() is None]
+            self._running.append(process)
+        return process
+
+    def kill(self) -> None:
+        with self._lock:
+            for process in self._running:
+                with contextlib.suppress(OSError):
+                    process.kill()
+
+
+class SandboxPod:
+    """An ordinary pod: its namespaces on the node, its main process in them."""
+
+    def __init__(self, cluster: LabCluster, pod: Json) -> None:
+        meta, spec = pod["metadata"], pod["spec"]
+        self._cluster, self._node = cluster, cluster.nodes[spec["nodeName"]]
+        self._namespace, self._name = meta["namespace"], meta["name"]
+        host_network = bool(spec.get("hostNetwork"))
+        address = None if host_network else cluster.address_for(self._namespace, self._name)
+        self.sandbox: PodSandbox = self._node.add_pod(
+            self._namespace, self._name, address, host_network=host_network, hosts=cluster.service_names()
+        )
+        cluster.agents[self._node.name].pod_added(self._namespace, self._name)
+        container = spec["containers"][0]
+        argv = [*(container.get("command") or []), *(container.get("args") or [])]
+        argv = argv or list(IMAGES.get(container["image"], ["sleep", "infinity"]))
+        self._main = self._node.popen(
+            argv, self.sandbox, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL
+        )
+        self._processes = _Processes()
+        if argv[:2] == ["busybox", "httpd"]:
+            wait_for_listener(self.sandbox, int(argv[argv.index("-p") + 1].rpartition(":")[2]))
+
+    @property
+    def pod_ip(self) -> str:
+        return self.sandbox.ip
+
+    def exec(self, argv: list[str], *, stdin: bool, tty: bool, container: str) -> NsPopen:
+        return self._processes.add(_spawn(self._node, self.sandbox, argv, stdin))
+
+    def stop(self, grace_seconds: float) -> None:
+        self._processes.kill()
+        with contextlib.suppress(KeyError):
+            self._cluster.agents[self._node.name].pod_removed(self._namespace, self._name)
+            self._node.remove_pod(self._namespace, self._name)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._main.wait(5)
+
+    def wait_exit(self, timeout: float | None = None) -> int | None:
+        try:
+            return exit_code(self._main.wait(timeout))
+        except subprocess.TimeoutExpired:
+            return None
+
+
+class ContainerPod:
+    """A privileged pod, as debug pods are: a container on the node with the mounts of its spec."""
+
+    def __init__(self, cluster: LabCluster, pod: Json) -> None:
+        spec = pod["spec"]
+        self._node = cluster.nodes[spec["nodeName"]]
+        container = spec["containers"][0]
+        paths = {v["name"]: v["hostPath"]["path"] for v in spec.get("volumes") or () if "hostPath" in v}
+        mounts = [
+            (paths[m["name"]], m["mountPath"], bool(m.get("readOnly")))
+            for m in container.get("volumeMounts") or ()
+            if m["name"] in paths
+        ]
+        argv = [*(container.get("command") or []), *(container.get("args") or [])] or ["sleep", "infinity"]
+        self._image = next(
+            (image for word, image in DEBUG_IMAGES.items() if word in container["image"]), cluster.debug_image
+        )
+        self.container: Container = self._node.add_container(
+            argv,
+            host_network=bool(spec.get("hostNetwork")),
+            host_pid=bool(spec.get("hostPID")),
+            mounts=mounts,
+            rootfs=self._image,
+            hostname=self._node.name.split(".")[0],
+        )
+        self._processes = _Processes()
+        cluster.containers.append(self.container)
+
+    @property
+    def pod_ip(self) -> str:
+        return self._node.ip
+
+    def exec(self, argv: list[str], *, stdin: bool, tty: bool, container: str) -> NsPopen:
+        return self._processes.add(_spawn(self._node, self.container, argv, stdin))
+
+    def logs(self, container: str) -> bytes:
+        return self.container.logs().encode()
+
+    def stop(self, grace_seconds: float) -> None:
+        self._processes.kill()
+        self.container.close()
+
+    def wait_exit(self, timeout: float | None = None) -> int | None:
+        try:
+            return exit_code(self.container.wait(timeout))
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def _spawn(node: Node, sandbox: PodSandbox | Container, argv: list[str], stdin: bool) -> NsPopen:
+    """An exec session. A program that does not exist is the runtime's error, as containerd words it."""
+    path = sandbox.env.get("PATH", os.defpath)
+    root = str(sandbox.root)
+    places = [argv[0]] if argv[0].startswith("/") else [f"{p}/{argv[0]}" for p in path.split(":")]
+    if not any(_is_program(root, place) for place in places):
+        raise ExecError(
+            f'exec failed: unable to start container process: exec: "{argv[0]}": executable file not found in $PATH'
+        )
+    pipe = subprocess.PIPE
+    return node.popen(argv, sandbox, pipe if stdin else subprocess.DEVNULL, pipe, pipe, bufsize=0)
+
+
+def _is_program(root: str, place: str) -> bool:
+    """Follows links inside the sandbox's own root, where they point."""
+    for _ in range(10):
+        full = f"{root}{place}"
+        if not os.path.islink(full):
+            return os.path.isfile(full) or os.path.isfile(
+                f"{root}{os.path.realpath(full).removeprefix(root)}"
+            )
+        target = os.readlink(full)
+        place = target if target.startswith("/") else f"{os.path.dirname(place)}/{target}"
+    return False
+
+
+class LabCluster:
+    """API server, controller and any number of nodes with agents. Everything ends with ``close``.
+
+    ``generation``: of the agents and their datapath. ``debug_image``: what the default debug image is here.
+    ``addresses``: pod name -> address, for pods whose address a test wants to know before.
+    """
+
+    def __init__(
+        self,
+        *,
+        generation: Generation | str = "1.4.1",
+        network: str = "172.31.96.0/20",
+        debug_image: str = "python3.11",
+        addresses: Mapping[str, str] | None = None,
+    ) -> None:
+        self.generation, self.debug_image = generation, debug_image
+        self.nodes: dict[str, Node] = {}
+        self.agents: dict[str, Agent] = {}
+        self.containers: list[Container] = []
+        self.controller_enabled = True
+        """False: a controller that is off resolves nothing; what it made before stays."""
+        self._wanted = dict(addresses or {})
+        self._given: dict[tuple[str, str], str] = {}
+        self._free = (f"172.31.{98 + n // 200}.{10 + n % 200}" for n in range(1000))
+        self._lock = threading.RLock()
+        self.fabric = Fabric(network)
+        self._directory = tempfile.TemporaryDirectory(prefix="netpol-lab-")
+        self.directory = Path(self._directory.name)
+        self.server = ApiServer(self)
+        self.server.on_change(self._changed)
+        self.server.start()
+        self.kubeconfig = self.server.write_kubeconfig(self.directory / "kubeconfig")
+
+    # the runtime of the API server's pods ---------------------------------------------------------------------
+
+    def start_pod(self, pod: Json) -> SandboxPod | ContainerPod:
+        security = pod["spec"]["containers"][0].get("securityContext") or {}
+        try:
+            with self._lock:
+                return ContainerPod(self, pod) if security.get("privileged") else SandboxPod(self, pod)
+        except OSError as error:
+            raise StartError(str(error)) from error
+
+    def address_for(self, namespace: str, name: str) -> str:
+        """The wanted address of a pod (by the longest name that begins its name), or a free one."""
+        key = (namespace, name)
+        if key not in self._given:
+            fitting = [wanted for wanted in self._wanted if name == wanted or name.startswith(f"{wanted}-")]
+            best = max(fitting, key=len, default=None)
+            self._given[key] = self._wanted.pop(best) if best else next(self._free)
+        return self._given[key]
+
+    def service_names(self) -> dict[str, str]:
+        """Service names for /etc/hosts, in the place of DNS."""
+        return {
+            s["metadata"]["name"]: s["spec"]["clusterIP"]
+            for s in self.server.list("Service")
+            if s["spec"].get("clusterIP") not in (None, "", "None")
+        }
+
+    # nodes ---------------------------------------------------------------------------------------------------
+
+    def add_node(self, name: str, ip: str, **more: Any) -> Node:
+        """A node of the cluster; ``more`` goes to the Node object (labels, compute_type ...)."""
+        node = Node(name, ip, self.fabric)
+        self.nodes[name] = node
+        www = Path(f"{node.root}{WEB_ROOT}")
+        www.mkdir(parents=True)
+        (www / "index.html").write_text("welcome\n")
+        self.agents[name] = Agent(node, self.generation)
+        self.server.add_node(make_node(name, ip, **more))
+        return node
+
+    def agent_of(self, namespace: str, name: str) -> Agent:
+        return self.agents[self.server.get("Pod", name, namespace)["spec"]["nodeName"]]
+
+    def sandbox(self, namespace: str, name: str) -> PodSandbox:
+        """The namespaces of a running pod."""
+        for node in self.nodes.values():
+            if (namespace, name) in node.pods:
+                return node.pods[namespace, name]
+        raise KeyError(f"{namespace}/{name}")
+
+    # controller and agents -----------------------------------------------------------------------------------
+
+    def _changed(self, change: Change) -> None:
+        if change.resource.kind in RECONCILED:
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """Resolve all policies, store the PolicyEndpoints, program every node."""
+        with self._lock:
+            if self.controller_enabled:
+                kinds = ("NetworkPolicy", "Pod", "Namespace", "Service")
+                self._store_endpoints(controller.resolve(*(self.server.list(kind) for kind in kinds)))
+            self._set_services()
+            self.sync_agents()
+
+    def sync_agents(self) -> None:
+        """Let every agent program what the API server holds now."""
+        with self._lock:
+            endpoints = self.server.list("PolicyEndpoint")
+            cluster_endpoints = self.server.list("ClusterPolicyEndpoint")
+            for agent in self.agents.values():
+                agent.sync(endpoints, cluster_endpoints)
+
+    def _store_endpoints(self, wanted: Iterable[Json]) -> None:
+        by_key = {(e["metadata"]["namespace"], e["metadata"]["name"]): e for e in wanted}
+        for old in self.server.list("PolicyEndpoint"):
+            key = (old["metadata"]["namespace"], old["metadata"]["name"])
+            if key not in by_key:
+                self.server.delete("PolicyEndpoint", key[1], key[0])
+            elif old["spec"] == by_key[key]["spec"]:
+                del by_key[key]
+        for endpoint in by_key.values():
+            self.server.put(endpoint)
+
+    def _set_services(self) -> None:
+        pods = [p for p in self.server.list("Pod") if p["status"].get("podIP")]
+        services: dict[str, dict[tuple[str, int], list[tuple[str, int]]]] = {}
+        for service in self.server.list("Service"):
+            spec = service["spec"]
+            if spec.get("clusterIP") in (None, "", "None") or not spec.get("selector"):
+                continue
+            behind = [
+                pod["status"]["podIP"]
+                for pod in pods
+                if pod["metadata"]["namespace"] == service["metadata"]["namespace"]
+                and spec["selector"].items() <= (pod["metadata"].get("labels") or {}).items()
+            ]
+            services[spec["clusterIP"]] = {
+                (p.get("protocol", "TCP").lower(), p["port"]): [(ip, _target(p)) for ip in behind]
+                for p in spec["ports"]
+                if behind
+            }
+        for node in self.nodes.values():
+            node.set_services(services)
+            for pod in node.pods.values():
+                pod.set_hosts(self.service_names())
+
+    def settle(self) -> None:
+        """Wait until everything that was changed is in the kernel."""
+        self.server.settle()
+        if self.server.errors:
+            raise self.server.errors[0]
+
+    # clients -------------------------------------------------------------------------------------------------
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """For kubectl and the plugin: only this cluster, no user's settings."""
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "HOME", "PYTHONPATH", "TMPDIR")}
+        return {**keep, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.directory), **more}
+
+    def kubectl(
+        self, *arguments: str, check: bool = True, input: str | None = None, timeout: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the real kubectl against this cluster."""
+        kubectl = shutil.which("kubectl")
+        assert kubectl, "kubectl is not installed"
+        done = subprocess.run(
+            [kubectl, *arguments],
+            env=self.environment(**env),
+            input=input,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    # end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.server.close()
+        for node in list(self.nodes.values()):
+            node.close()
+        self.fabric.close()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _target(port: Json) -> int:
+    target = port.get("targetPort", port["port"])
+    return int(target) if isinstance(target, int) else int(port["port"])

@@ -1,0 +1,88 @@
+"""The article's cluster in the lab, and the plugin as a user runs it: through the real kubectl."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.lab import article
+from tests.lab.cluster import LabCluster
+from tests.lab.require import require_lab, require_tools
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class User:
+    """Somebody at a shell with kubectl, this plugin on PATH, and the lab's kubeconfig."""
+
+    lab: LabCluster
+    bin: Path
+
+    def run(self, *arguments: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+        """`kubectl netpol-ebpf ARGUMENTS`."""
+        return subprocess.run(
+            ["kubectl", "netpol-ebpf", *arguments],
+            env=self.environment(**env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """The same without waiting. kubectl replaces itself by the plugin, so signals reach the plugin."""
+        return subprocess.Popen(
+            ["kubectl", "netpol-ebpf", *arguments],
+            env=self.environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def environment(self, **env: str) -> dict[str, str]:
+        found = self.lab.environment(**env)
+        return {**found, "PATH": f"{self.bin}:{found['PATH']}"}
+
+    def debug_pods(self) -> list[str]:
+        """Names of the plugin's own pods that still exist."""
+        label = "app.kubernetes.io/managed-by=kubectl-netpol-ebpf"
+        return [p["metadata"]["name"] for p in self.lab.server.list("Pod", labels=label)]
+
+
+@pytest.fixture(scope="session")
+def plugin_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `kubectl-netpol_ebpf`: the installed script, or one that runs this tree."""
+    directory = tmp_path_factory.mktemp("bin")
+    plugin = directory / "kubectl-netpol_ebpf"
+    installed = Path(sys.executable).parent / plugin.name
+    if installed.exists():
+        plugin.symlink_to(installed)
+    else:
+        plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m kubectl_netpol "$@"\n')
+        plugin.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabCluster]:
+    """The article's cluster, shared by the tests of one module."""
+    require_lab()
+    require_tools("kubectl", "tc", "bpftool", "wget")
+    with article.cluster() as made:
+        article.build(made)
+        yield made
+
+
+@pytest.fixture
+def user(lab: LabCluster, plugin_bin: Path) -> Iterator[User]:
+    found = User(lab, plugin_bin)
+    yield found
+    lab.server.faults.clear()
+    assert not lab.server.errors
+    for name in found.debug_pods():
+        lab.server.delete("Pod", name, "kube-system", grace_seconds=0)
