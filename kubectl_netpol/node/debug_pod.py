@@ -89,23 +89,15 @@ RESOURCES: Json = {
 }
 
 WANTED_DIFFERENCES: tuple[Difference, ...] = (
-    Difference(
-        "metadata.name", None, "kubectl makes up a name; here the server does, so that none is taken twice"
-    ),
+    Difference("metadata.name", None, "kubectl makes up a name; here the server does, so that none is taken twice"),
     Difference("metadata.generateName", None, "tells what the pod is and where it runs"),
     Difference("metadata.labels", None, "finds the pod again: by tool, by run, by reuse key"),
     Difference("metadata.annotations", None, "tells an administrator who started it, and when"),
-    Difference(
-        "spec.activeDeadlineSeconds", None, "the server ends the pod when no client is left to delete it"
-    ),
+    Difference("spec.activeDeadlineSeconds", None, "the server ends the pod when no client is left to delete it"),
     Difference("spec.automountServiceAccountToken", False, "nothing in the pod talks to the API server"),
-    Difference(
-        "spec.terminationGracePeriodSeconds", 1, "sleep has nothing to finish; 0 would force the deletion"
-    ),
+    Difference("spec.terminationGracePeriodSeconds", 1, "sleep has nothing to finish; 0 would force the deletion"),
     Difference("spec.enableServiceLinks", False, "no environment variables of all Services of the namespace"),
-    Difference(
-        "spec.containers[0].resources", RESOURCES, "bounded on a busy node, and accepted under a quota"
-    ),
+    Difference("spec.containers[0].resources", RESOURCES, "bounded on a busy node, and accepted under a quota"),
     Difference("spec.containers[0].volumeMounts[0].readOnly", True, "the reader only reads"),
     Difference(
         "spec.containers[0].volumeMounts[1]",
@@ -283,8 +275,8 @@ def open_debug_pod(
 ) -> Iterator[DebugPod]:
     """A running debug pod on ``node`` for the length of the block.
 
-    Requests: one GET of the node, one list of the tool's pods on it, one create, one watch, one delete. Raises
-    ``NodeError`` with the reason when the pod cannot be had, and ``errors.Interrupted`` on SIGTERM or SIGHUP.
+    Requests: one GET of the node, one list of the tool's pods on it, one create, one watch, one delete.
+    Raises ``NodeError`` with the reason when the pod cannot be had, ``Interrupted`` on SIGTERM or SIGHUP.
     ``warn`` gets what a person must see even without progress: a pod that could not be deleted.
 
     Signals reach the main thread only. Who opens pods in other threads holds ``interruptible`` around them.
@@ -377,9 +369,7 @@ class _Signals:
 class _Lease:
     """Gets one debug pod and gives it back."""
 
-    def __init__(
-        self, api: Api, node: str, options: DebugPodOptions, progress: Progress, warn: Progress
-    ) -> None:
+    def __init__(self, api: Api, node: str, options: DebugPodOptions, progress: Progress, warn: Progress) -> None:
         self.api, self.node, self.options, self.progress, self.warn = api, node, options, progress, warn
         self.run = secrets.token_hex(8)
         self.posted = False
@@ -696,9 +686,7 @@ def _ends_at(pod: Json) -> float:
 def _event_time(event: Json) -> str:
     """RFC 3339 texts of one server compare like the times they stand for."""
     metadata = _dict(event, "metadata")
-    return str(
-        event.get("lastTimestamp") or event.get("eventTime") or metadata.get("creationTimestamp") or ""
-    )
+    return str(event.get("lastTimestamp") or event.get("eventTime") or metadata.get("creationTimestamp") or "")
 
 
 # ---- refusals

@@ -32,9 +32,7 @@ def check_document(document: Any) -> Json:
     if not isinstance(document, dict):
         raise _wrong("the document", "an object", document)
     if document.get("format") != FORMAT:
-        raise NodeError(
-            f"the node's document has format {_short(document.get('format'))}; this version reads {FORMAT}"
-        )
+        raise NodeError(f"the node's document has format {_short(document.get('format'))}; this version reads {FORMAT}")
     return {**document, **_DOCUMENT(document, "")}
 
 

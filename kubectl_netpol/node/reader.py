@@ -217,9 +217,7 @@ def read_addresses() -> list[Json]:
         fields = attributes(payload[8:])
         address = _address(family, fields.get(2) or fields.get(1))
         if address:
-            found.append(
-                {"ifindex": ifindex, "family": _version(family), "address": address, "prefixlen": prefixlen}
-            )
+            found.append({"ifindex": ifindex, "family": _version(family), "address": address, "prefixlen": prefixlen})
     return found
 
 
@@ -476,9 +474,7 @@ def map_info(fd: int) -> Json:
     }
 
 
-def read_objects(
-    what: str, next_id: int, by_id: int, info: Callable[[int], Json], report: Report
-) -> list[Json]:
+def read_objects(what: str, next_id: int, by_id: int, info: Callable[[int], Json], report: Report) -> list[Json]:
     """Info of every loaded program or map. One that is gone before it is opened was never there."""
     found = []
     for identifier in object_ids(next_id):
@@ -933,9 +929,7 @@ def requested_links(document: Json, pods: list[Json], pod_ips: dict[str, bytes])
     return found
 
 
-def _all_filters(
-    qdiscs: list[Json] | None, names: dict[int, str], wanted: set[int], report: Report
-) -> list[Json]:
+def _all_filters(qdiscs: list[Json] | None, names: dict[int, str], wanted: set[int], report: Report) -> list[Json]:
     if qdiscs is not None:
         wanted = wanted & {qdisc["ifindex"] for qdisc in qdiscs if qdisc["kind"] in ("clsact", "ingress")}
     found: list[Json] = []
@@ -1001,9 +995,7 @@ def wanted_maps(document: Json, pods: list[Json], links: set[int], everything: b
         programs |= handle_programs(document)
     pinned = pinned_ids(document, pods, everything)
     programs |= pinned["prog"]
-    used = {
-        number for row in document["programs"] or () if row["id"] in programs for number in row["map_ids"]
-    }
+    used = {number for row in document["programs"] or () if row["id"] in programs for number in row["map_ids"]}
     return used | pinned["map"]
 
 

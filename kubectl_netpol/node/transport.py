@@ -112,9 +112,7 @@ def _payload(result: ExecResult, who: str) -> bytes:
     length, digest = int(header[1]), header[2].decode()
     payload = result.stdout[header.end() :]
     if length > MOST_COMPRESSED:
-        raise NodeError(
-            f"the answer of {who} announces {length} bytes; more than {MOST_COMPRESSED} are not taken"
-        )
+        raise NodeError(f"the answer of {who} announces {length} bytes; more than {MOST_COMPRESSED} are not taken")
     if len(payload) < length:
         raise NodeError(
             f"the answer of {who} was cut: {len(payload)} of {length} bytes came{_because(result)}",

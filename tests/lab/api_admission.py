@@ -150,9 +150,7 @@ def _restricted_capabilities(pod: Json) -> str:
         parts.append(f'{_plural("container", keep)} must set securityContext.capabilities.drop=["ALL"]')
     if add:
         listed = _quoted(sorted(forbidden))
-        parts.append(
-            f"{_plural('container', add)} must not include {listed} in securityContext.capabilities.add"
-        )
+        parts.append(f"{_plural('container', add)} must not include {listed} in securityContext.capabilities.add")
     return f"unrestricted capabilities ({'; '.join(parts)})" if parts else ""
 
 
@@ -237,7 +235,8 @@ def pod_security(pod: Json, namespace: Json) -> list[str]:
     return ["would " + warning.replace("{}", "", 1)] if warning else []
 
 
-# -- quota -----------------------------------------------------------------------------------------------------
+# -- quota
+# -----------------------------------------------------------------------------------------------------
 
 
 def _usage(pod: Json) -> dict[str, float]:
@@ -283,15 +282,15 @@ def _pairs(values: dict[str, float]) -> str:
 
 
 def resource_quota(pod: Json, store: Store, registry: Registry) -> None:
-    """403 when a quota of the namespace would be exceeded, or when it needs numbers that the pod does not give."""
+    """403 when a quota of the namespace would be exceeded, or when it needs numbers that the pod does not
+    give.
+    """
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     quotas = store.list(registry.of("ResourceQuota"), namespace)
     if not quotas:
         return
     ended = ("Succeeded", "Failed")
-    alive = [
-        p for p in store.list(registry.of("Pod"), namespace) if p.get("status", {}).get("phase") not in ended
-    ]
+    alive = [p for p in store.list(registry.of("Pod"), namespace) if p.get("status", {}).get("phase") not in ended]
     wanted = _usage(pod)
     for quota in quotas:
         hard = (quota.get("spec") or {}).get("hard") or {}

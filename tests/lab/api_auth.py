@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class Rule:
     names: Sequence[str] = ()
 
     def allows(self, verb: str, group: str, resource: str, namespace: str, name: str) -> bool:
-        main, _, subresource = resource.partition("/")
+        _, _, subresource = resource.partition("/")
         resources = {"*", resource} | ({f"*/{subresource}"} if subresource else set())
         return (
             ("*" in self.verbs or verb in self.verbs)
@@ -78,13 +78,13 @@ class Users:
     def all(self) -> list[User]:
         return list(self._by_name.values())
 
-    def authenticate(self, headers: Mapping[str, str], group_headers: Sequence[str]) -> User:
+    def authenticate(self, authorization: str, impersonated: str, groups: Sequence[str]) -> User:
         """The user of the bearer token, or whom it impersonates."""
-        scheme, _, token = (headers.get("Authorization") or "").partition(" ")
+        scheme, _, token = authorization.partition(" ")
         user = next((u for u in self.all() if secrets.compare_digest(u.token, token)), None)
         if scheme.lower() != "bearer" or user is None:
             raise errors.unauthorized()
-        return self._impersonate(user, headers.get("Impersonate-User") or "", group_headers)
+        return self._impersonate(user, impersonated, groups)
 
     def _impersonate(self, user: User, name: str, groups: Sequence[str]) -> User:
         if not name:

@@ -19,6 +19,7 @@ from .api_store import Change, Store, now
 from .api_types import Registry, Resource
 
 Json = dict[str, Any]
+_WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job")
 NameHook = Callable[[str, Json], str | None]
 
 
@@ -37,6 +38,10 @@ def owner(obj: Json) -> Json:
         "uid": meta["uid"],
     }
     return reference | {"controller": True, "blockOwnerDeletion": True}
+
+
+def set_owners(references: list[Json]) -> Callable[[Json], None]:
+    return lambda obj: obj["metadata"].update(ownerReferences=references)
 
 
 def is_owned(obj: Json, by: Json) -> bool:
@@ -94,9 +99,8 @@ class Controllers:
         kind, obj = change.resource.kind, change.object
         if change.type == "DELETED":
             self._collect(obj)
-        elif kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"):
-            if not obj["metadata"].get("deletionTimestamp") and "template" in (obj.get("spec") or {}):
-                self._workload(kind, obj)
+        elif kind in _WORKLOADS and not obj["metadata"].get("deletionTimestamp") and "template" in obj.get("spec", {}):
+            self._workload(kind, obj)
         if kind == "Pod":
             self._pod(change)
         elif kind == "Service":
@@ -137,9 +141,7 @@ class Controllers:
         current = next((s for s in sets if s["metadata"]["labels"].get("lab/template") == suffix), None)
         for old in sets:
             if old is not current and old["spec"].get("replicas"):
-                self.store.change(
-                    self._resource("ReplicaSet"), meta["namespace"], old["metadata"]["name"], _to_zero
-                )
+                self.store.change(self._resource("ReplicaSet"), meta["namespace"], old["metadata"]["name"], _to_zero)
         if current is not None:
             wanted = obj["spec"].get("replicas", 1)
             name = current["metadata"]["name"]
@@ -220,9 +222,7 @@ class Controllers:
         try:
             self._create({"kind": "Pod", "apiVersion": "v1", "metadata": meta, "spec": template["spec"]})
         except ApiError as error:
-            self.events.record(
-                by, "Warning", "FailedCreate", f"Error creating: {error.message}", "controller-manager"
-            )
+            self.events.record(by, "Warning", "FailedCreate", f"Error creating: {error.message}", "controller-manager")
             return False
         return True
 
@@ -285,15 +285,11 @@ class Controllers:
         if change.type == "DELETED":
             for ref in pod["metadata"].get("ownerReferences") or []:
                 if ref["kind"] in ("ReplicaSet", "StatefulSet", "DaemonSet"):
-                    by = self.store.find(
-                        self._resource(ref["kind"]), pod["metadata"]["namespace"], ref["name"]
-                    )
+                    by = self.store.find(self._resource(ref["kind"]), pod["metadata"]["namespace"], ref["name"])
                     if by is not None and not by["metadata"].get("deletionTimestamp"):
                         self._pods_for(ref["kind"], by)
         before, after = change.previous or {}, pod
-        facts = [
-            _endpoint_facts(p) if p else None for p in (before, after if change.type != "DELETED" else {})
-        ]
+        facts = [_endpoint_facts(p) if p else None for p in (before, after if change.type != "DELETED" else {})]
         if facts[0] != facts[1]:
             for service in self.store.list(self._resource("Service"), pod["metadata"]["namespace"]):
                 self._endpoints("MODIFIED", service)
@@ -324,9 +320,7 @@ class Controllers:
             for other in self.store.list(self._resource("Pod")):
                 if other["spec"].get("nodeName") in count:
                     count[other["spec"]["nodeName"]] += 1
-            chosen = (
-                self.scheduler(pod, fitting) if self.scheduler else min(count, key=lambda n: (count[n], n))
-            )
+            chosen = self.scheduler(pod, fitting) if self.scheduler else min(count, key=lambda n: (count[n], n))
         if chosen is None:
             self._not_scheduled(pod, (fault and fault.message) or _why_not(pod, nodes))
             return
@@ -342,8 +336,7 @@ class Controllers:
     def _not_scheduled(self, pod: Json, message: str) -> None:
         meta = pod["metadata"]
         if any(
-            c["type"] == "PodScheduled" and c.get("message") == message
-            for c in pod["status"].get("conditions") or []
+            c["type"] == "PodScheduled" and c.get("message") == message for c in pod["status"].get("conditions") or []
         ):
             return
 
@@ -414,12 +407,7 @@ class Controllers:
                 references = [r for r in obj["metadata"]["ownerReferences"] if r["uid"] != uid]
                 namespace, name = obj["metadata"].get("namespace"), obj["metadata"]["name"]
                 if references:
-                    self.store.change(
-                        resource,
-                        namespace,
-                        name,
-                        lambda o, r=references: o["metadata"].update(ownerReferences=r),
-                    )
+                    self.store.change(resource, namespace, name, set_owners(references))
                 elif resource.kind == "Pod":
                     self.delete_pod(obj)
                 elif obj["metadata"].get("finalizers"):

@@ -22,11 +22,7 @@ def generated_name(base: str) -> str:
 
 def _container(container: Json) -> None:
     image = container.get("image", "")
-    tag = (
-        image.rpartition("/")[2].partition("@")[0].rpartition(":")[2]
-        if ":" in image.rpartition("/")[2]
-        else ""
-    )
+    tag = image.rpartition("/")[2].partition("@")[0].rpartition(":")[2] if ":" in image.rpartition("/")[2] else ""
     latest = "@" not in image and tag in ("", "latest")
     container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
     container.setdefault("terminationMessagePath", "/dev/termination-log")
@@ -74,9 +70,7 @@ def _qos(spec: Json) -> str:
     found = [c.get("resources") or {} for c in spec.get("containers") or []]
     if not any(r.get("limits") or r.get("requests") for r in found):
         return "BestEffort"
-    whole = all(
-        {"cpu", "memory"} <= set(r.get("limits") or {}) and r["limits"] == r.get("requests") for r in found
-    )
+    whole = all({"cpu", "memory"} <= set(r.get("limits") or {}) and r["limits"] == r.get("requests") for r in found)
     return "Guaranteed" if whole else "Burstable"
 
 
@@ -109,9 +103,7 @@ def service_account(obj: Json) -> None:
         {"configMap": certificate},
         {"downwardAPI": {"items": [field]}},
     ]
-    spec.setdefault("volumes", []).append(
-        {"name": name, "projected": {"sources": sources, "defaultMode": 420}}
-    )
+    spec.setdefault("volumes", []).append({"name": name, "projected": {"sources": sources, "defaultMode": 420}})
 
 
 def network_policy(obj: Json) -> None:

@@ -74,7 +74,7 @@ class _Wire:
 
     def read(self) -> bytes:
         """What is there; b"" also means "nothing now", then `open` tells."""
-        parts = []
+        parts: list[bytes] = []
         try:
             while len(parts) < 64:
                 data = self.sock.recv(65536)

@@ -136,9 +136,7 @@ class Faults:
         """ErrImagePull, then ImagePullBackOff, with what the registry said."""
         return self._add_pod(PodFault("image", name, message=message, **more))
 
-    def start_error(
-        self, name: str = "", *, message: str, reason: str = "RunContainerError", **more: Any
-    ) -> PodFault:
+    def start_error(self, name: str = "", *, message: str, reason: str = "RunContainerError", **more: Any) -> PodFault:
         return self._add_pod(PodFault("start", name, message=message, reason=reason, **more))
 
     def unschedulable(self, name: str = "", *, message: str = "", **more: Any) -> PodFault:

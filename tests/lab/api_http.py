@@ -81,7 +81,7 @@ def parse_path(path: str, find: Any) -> Target | None:
     resource = find(group, version, parts[0])
     if resource is None or len(parts) > 3 or bool(namespace) > resource.namespaced:
         raise PageNotFoundError
-    name, subresource = (parts + ["", ""])[1:3]
+    name, subresource = [*parts, "", ""][1:3]
     if subresource and subresource not in resource.subresources:
         raise PageNotFoundError
     return Target(resource, namespace, name, subresource)
@@ -175,8 +175,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._resource(target, user, raw)
 
     def _user_or_none(self) -> User | ApiError:
+        groups = self.headers.get_all("Impersonate-Group") or []
         try:
-            return self.api.users.authenticate(self.headers, self.headers.get_all("Impersonate-Group") or [])
+            return self.api.users.authenticate(
+                self.headers.get("Authorization", ""), self.headers.get("Impersonate-User", ""), groups
+            )
         except ApiError as error:
             return error
 
@@ -257,9 +260,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _respond(self, code: int, body: Json, headers: dict[str, str] | None = None) -> None:
         self._respond_bytes(code, json.dumps(body).encode() + b"\n", "application/json", headers)
 
-    def _respond_bytes(
-        self, code: int, data: bytes, content_type: str, headers: dict[str, str] | None = None
-    ) -> None:
+    def _respond_bytes(self, code: int, data: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
         self.entry.status = code
         self.send_response(code)
         self.send_header("Audit-Id", "00000000-0000-4000-a000-000000000000")
@@ -348,9 +349,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._require(self.command == "POST")
             body = self._body(raw, optional=True) or {}
             self.api.service.delete(resource, target.namespace, target.name, body.get("deleteOptions"))
-            self._respond(
-                201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-            )
+            self._respond(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
         elif target.subresource == "scale":
             self._scale(target, verb, raw)
         else:
@@ -375,9 +374,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _plain(self, target: Target, user: User, verb: str, raw: bytes) -> None:
         resource, service = target.resource, self.api.service
         allowed = verb in resource.verbs and (verb != "create" or not target.name)
-        self._require(
-            allowed and (bool(target.namespace) or not resource.namespaced or verb in ("list", "watch"))
-        )
+        self._require(allowed and (bool(target.namespace) or not resource.namespaced or verb in ("list", "watch")))
         if verb == "get":
             self._send_object(resource, self.api.store.get(resource, target.namespace, target.name))
         elif verb == "list":
@@ -405,12 +402,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_list(resource, gone, {"resourceVersion": str(self.api.store.version)})
 
     def _delete_options(self, raw: bytes) -> Json:
-        options = self._body(raw, optional=True) or {}
+        options: Json = self._body(raw, optional=True) or {}
         if self._param("gracePeriodSeconds"):
             options["gracePeriodSeconds"] = int(self._param("gracePeriodSeconds"))
         if self._param("propagationPolicy"):
             options["propagationPolicy"] = self._param("propagationPolicy")
-        return options  # type: ignore[no-any-return]
+        return options
 
     def _create(self, target: Target, user: User, body: Any) -> None:
         resource = target.resource
@@ -435,9 +432,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     [("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")],
                 )
             if self.api.store.find(target.resource, target.namespace, target.name) is None:
-                user.require(
-                    "create", target.resource.group, target.resource.plural, target.namespace, target.name
-                )
+                user.require("create", target.resource.group, target.resource.plural, target.namespace, target.name)
         done, created = self.api.service.patch(
             target.resource, target.namespace, target.name, patch, kind, self._options(), target.subresource
         )
@@ -475,9 +470,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _send_list(self, resource: Resource, items: list[Json], metadata: Json) -> None:
         if self._as_table():
-            self._respond(
-                200, api_tables.table(resource, items, metadata, self._param("includeObject", "Metadata"))
-            )
+            self._respond(200, api_tables.table(resource, items, metadata, self._param("includeObject", "Metadata")))
             return
         if not resource.custom:  # lists of built-in types leave out what the list itself says
             items = [{k: v for k, v in obj.items() if k not in ("kind", "apiVersion")} for obj in items]
@@ -490,9 +483,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             limit = int(self._param("limit") or 0)
         except ValueError:
-            raise errors.bad_request(
-                f'strconv.ParseInt: parsing "{self._param("limit")}": invalid syntax'
-            ) from None
+            raise errors.bad_request(f'strconv.ParseInt: parsing "{self._param("limit")}": invalid syntax') from None
         namespace = target.namespace or None
         version, token = self._param("resourceVersion"), self._param("continue")
         if token and version not in ("", "0"):
@@ -705,9 +696,7 @@ def _http_fault(fault: Fault) -> ApiError:
     message = fault.message or texts.get(fault.status) or "the lab refuses this request"
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
     details = {} if fault.retry_after is None else {"retryAfterSeconds": fault.retry_after}
-    return ApiError(
-        fault.status, message, reason=fault.reason or None, details=details or None, headers=headers
-    )
+    return ApiError(fault.status, message, reason=fault.reason or None, details=details or None, headers=headers)
 
 
 def _seen_as(kind: str, previous: Json | None, obj: Json, match: Match) -> str | None:
@@ -747,7 +736,7 @@ class LabHttpServer(http.server.ThreadingHTTPServer):
                 connection = self.tls.wrap_socket(request, server_side=True)
                 connection.settimeout(None)
             self.open.add(connection)
-            self.RequestHandlerClass(connection, client_address, self)
+            Handler(connection, client_address, self)
         except (OSError, ssl.SSLError):
             pass
         finally:

@@ -204,9 +204,7 @@ class _PodWorker:
         ip = node_address(node)
 
         def edit(pod: Json, status: Json) -> None:
-            unready = (
-                f"containers with unready status: [{' '.join(c['name'] for c in pod['spec']['containers'])}]"
-            )
+            unready = f"containers with unready status: [{' '.join(c['name'] for c in pod['spec']['containers'])}]"
             status |= {"phase": "Pending", "hostIP": ip, "hostIPs": [{"ip": ip}], "startTime": now()}
             set_condition(status, pod_condition("PodReadyToStartContainers", "False"))
             set_condition(status, pod_condition("Initialized", "True"))
@@ -214,8 +212,7 @@ class _PodWorker:
                 set_condition(status, pod_condition(name, "False", "ContainersNotReady", unready))
             set_condition(status, pod_condition("PodScheduled", "True"))
             status["containerStatuses"] = [
-                self._container(c, {"waiting": {"reason": "ContainerCreating"}})
-                for c in pod["spec"]["containers"]
+                self._container(c, {"waiting": {"reason": "ContainerCreating"}}) for c in pod["spec"]["containers"]
             ]
 
         self.status(edit)
@@ -369,9 +366,7 @@ class _PodWorker:
 
     def _end(self, why: str) -> None:
         while why in ("deadline", "evicted"):
-            self._fail(
-                *(("DeadlineExceeded", DEADLINE) if why == "deadline" else ("Evicted", self.evicted or ""))
-            )
+            self._fail(*(("DeadlineExceeded", DEADLINE) if why == "deadline" else ("Evicted", self.evicted or "")))
             self.deadline, self.evicted = None, None
             why = self._wait() or "removed"
         pod = self.pod()
@@ -482,11 +477,7 @@ class Kubelet:
     def _manage(self, pod: Json) -> None:
         with self._lock:
             uid = pod["metadata"]["uid"]
-            if (
-                self._closed
-                or uid in self._workers
-                or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-            ):
+            if self._closed or uid in self._workers or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
                 return
             self._workers[uid] = worker = _PodWorker(self, pod)
             worker.thread.start()

@@ -155,9 +155,7 @@ def _delete(document: Any, parts: list[str]) -> None:
 def json_patch(target: Any, operations: Any) -> Any:
     """RFC 6902."""
     if not isinstance(operations, list):
-        raise bad_request(
-            "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
-        )
+        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     document = copy.deepcopy(target)
     for operation in operations:
         parts, kind = _pointer(operation["path"]), operation["op"]
@@ -191,6 +189,5 @@ def apply_patch(target: Json, patch: Any, content_type: str, custom: bool) -> Js
     accepted = [JSON_PATCH, MERGE, APPLY] if custom else [JSON_PATCH, MERGE, STRATEGIC, APPLY]
     raise ApiError(
         415,
-        "the body of the request was in an unknown format - accepted media types include: "
-        + ", ".join(accepted),
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
     )

@@ -169,9 +169,40 @@ VolumeSource: 1 hostPath HostPathVolumeSource, 2 emptyDir EmptyDirVolumeSource, 
 # Go structs that are part of their parent in JSON.
 _INLINE = {"volumeSource", "localObjectReference"}
 # Zero says something only where Go has a pointer; plain fields are always on the wire.
-_POINTERS = set(
-    ["activeDeadlineSeconds", "allowPrivilegeEscalation", "automountServiceAccountToken", "backoffLimit", "blockOwnerDeletion", "completions", "controller", "defaultMode", "enableServiceLinks", "fsGroup", "gracePeriodSeconds", "hostUsers", "immutable", "mode", "optional", "orphanDependents", "parallelism", "priority", "privileged", "progressDeadlineSeconds", "readOnlyRootFilesystem", "replicas", "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser", "setHostnameAsFQDN", "shareProcessNamespace", "suspend", "terminationGracePeriodSeconds", "tolerationSeconds", "ttlSecondsAfterFinished"]
-)
+_POINTERS = {
+    "activeDeadlineSeconds",
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "backoffLimit",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "defaultMode",
+    "enableServiceLinks",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "priority",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "suspend",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
+}
 _EMPTY_IS_NOTHING = {"resources", "strategy", "updateStrategy", "creationTimestamp", "securityContext"}
 
 
@@ -255,7 +286,8 @@ def _message(kind: str, data: bytes) -> dict[str, Any]:
     for number, raw in _wire(data):
         field = _tables()[kind].get(number)
         if field is None:
-            # Field 3 is the status, which a create does not take; the rarer parts of a spec are left out above.
+            # Field 3 is the status, which a create does not take; the rarer parts of a spec are left out
+            # above.
             if raw and number != 3:
                 raise ApiError(415, f"protobuf: the stand-in does not know field {number} of {kind}")
             continue

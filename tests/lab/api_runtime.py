@@ -92,9 +92,7 @@ def spawn_with_tty(
 
     try:
         # A terminal needs a session of its own before it can be controlling, hence code in the child.
-        process = subprocess.Popen(
-            argv, stdin=slave, stdout=slave, stderr=slave, preexec_fn=in_child, **options
-        )
+        process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, preexec_fn=in_child, **options)
     except BaseException:
         os.close(master)
         raise

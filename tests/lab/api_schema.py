@@ -229,7 +229,8 @@ def _json_type(value: Any, number: str) -> str:
         return "boolean" if number == "integer" else "bool"
     if isinstance(value, (int, float)):
         return number
-    return {str: "string", list: "array", dict: "object"}[type(value)]
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names[type(value)]
 
 
 def _go_type(node: Node) -> str:
@@ -249,9 +250,7 @@ def clean(resource: Resource, obj: Json, validation: str) -> tuple[Json, list[st
         named = ", ".join(f'unknown field "{path}"' for path in checker.unknown)
         kind, version = resource.kind, resource.api_version.rpartition("/")[2]
         if resource.custom:
-            raise bad_request(
-                f"{kind} in version {version!r} cannot be handled: strict decoding error: {named}"
-            )
+            raise bad_request(f"{kind} in version {version!r} cannot be handled: strict decoding error: {named}")
         raise bad_request(
             f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {named}'
         )
@@ -262,7 +261,8 @@ def clean(resource: Resource, obj: Json, validation: str) -> tuple[Json, list[st
     return kept, warnings
 
 
-# -- OpenAPI documents, generated from the same nodes ----------------------------------------------------------
+# -- OpenAPI documents, generated from the same nodes
+# ----------------------------------------------------------
 
 _OPENAPI: dict[str, Json] = {
     "str": {"type": "string"},
@@ -307,10 +307,9 @@ class Documents:
         for resource in self.resources:
             gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
             name = f"lab.{resource.group or 'core'}.{resource.version}.{resource.kind}"
-            self.components[name] = self._object(of_resource(resource)) | {
-                "x-kubernetes-group-version-kind": [gvk]
-            }
-            # No strategic-merge-patch body is announced: kubectl then takes the merge keys from its own types.
+            self.components[name] = self._object(of_resource(resource)) | {"x-kubernetes-group-version-kind": [gvk]}
+            # No strategic-merge-patch body is announced: kubectl then takes the merge keys from its own
+            # types.
             paths[resource.path("{namespace}", "{name}")] = {
                 verb: {
                     "operationId": f"{verb}{resource.kind}",

@@ -1,4 +1,6 @@
-"""What the API does with objects, apart from HTTP: create, update, patch, delete, with all checks and defaults."""
+"""What the API does with objects, apart from HTTP: create, update, patch, delete, with all checks and
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from . import api_admission as admission
 from . import api_defaults as defaults
 from . import api_errors as errors
 from . import api_patch, api_schema
-from .api_controllers import Controllers, is_owned
+from .api_controllers import Controllers, is_owned, set_owners
 from .api_selectors import Match, everything
 from .api_store import Store, now
 from .api_types import Registry, Resource
@@ -33,9 +35,7 @@ class Options:
 
 def _decode_check(resource: Resource, obj: Any) -> Json:
     if not isinstance(obj, dict):
-        raise errors.bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): {obj!r}"
-        )
+        raise errors.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): {obj!r}")
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind:
         raise errors.bad_request(
@@ -44,8 +44,7 @@ def _decode_check(resource: Resource, obj: Any) -> Json:
         )
     if version != resource.api_version:
         raise errors.bad_request(
-            f"the API version in the data ({version}) does not match the expected API version "
-            f"({resource.api_version})"
+            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
         )
     return {"kind": kind, "apiVersion": version} | copy.deepcopy(obj)
 
@@ -168,9 +167,7 @@ class Service:
         meta = obj["metadata"] = obj.get("metadata") or {}
         if meta.get("name") != name:
             given = meta.get("name") or ""
-            raise errors.bad_request(
-                f"the name of the object ({given}) does not match the name on the URL ({name})"
-            )
+            raise errors.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         self._set_namespace(resource, meta, namespace)
         with self.store.transaction():
             old = self.store.get(resource, namespace, name)
@@ -237,9 +234,7 @@ class Service:
         )
         return errors.conflict(resource.plural, resource.group, old["metadata"]["name"], why)
 
-    def delete(
-        self, resource: Resource, namespace: str, name: str, body: Any = None, dry_run: bool = False
-    ) -> Json:
+    def delete(self, resource: Resource, namespace: str, name: str, body: Any = None, dry_run: bool = False) -> Json:
         how = body if isinstance(body, dict) else {}
         conditions = how.get("preconditions") or {}
         with self.store.transaction():
@@ -307,9 +302,7 @@ class Service:
             found = self.store.find(resource, None, name)
             if found is None or not found["metadata"].get("deletionTimestamp"):
                 return
-            if not any(
-                self.store.list(r, name) for r in self.registry.all() if r.namespaced and r.kind != "Event"
-            ):
+            if not any(self.store.list(r, name) for r in self.registry.all() if r.namespaced and r.kind != "Event"):
                 for event in self.store.list(self.registry.of("Event"), name):
                     self.store.remove(self.registry.of("Event"), name, event["metadata"]["name"])
                 self.store.remove(resource, None, name)
@@ -319,12 +312,7 @@ class Service:
         for resource in self.registry.all():
             for obj in self.store.list(resource, None, lambda o: is_owned(o, owner)):
                 kept = [r for r in obj["metadata"]["ownerReferences"] if r["uid"] != uid]
-                self.store.change(
-                    resource,
-                    obj["metadata"].get("namespace"),
-                    obj["metadata"]["name"],
-                    lambda o, k=kept: o["metadata"].update(ownerReferences=k),
-                )
+                self.store.change(resource, obj["metadata"].get("namespace"), obj["metadata"]["name"], set_owners(kept))
 
     def _answer(self, resource: Resource, obj: Json) -> Json:
         meta = obj["metadata"]

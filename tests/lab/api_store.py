@@ -15,13 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .api_errors import already_exists, bad_request, conflict, expired, not_found
 from .api_selectors import Match, everything
 from .api_types import Resource
 
 Json = dict[str, Any]
+Objects: TypeAlias = list[Json]  # the class below has a method `list`
 Key = tuple[str, str]  # namespace ("" for cluster-scoped), name
 
 
@@ -41,6 +42,8 @@ class Page(NamedTuple):
     token: str
     remaining: int | None
 
+
+Changes: TypeAlias = list[Change]
 
 TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -110,7 +113,7 @@ class Store:
             raise not_found(resource.plural, resource.group, name)
         return found
 
-    def list(self, resource: Resource, namespace: str | None = None, match: Match = everything) -> list[Json]:
+    def list(self, resource: Resource, namespace: str | None = None, match: Match = everything) -> Objects:
         """All objects, in the order of the real server's storage keys."""
         with self.lock:
             items = sorted(self._table(resource).items())
@@ -132,18 +135,16 @@ class Store:
             shown = rest[:limit] if limit else rest
             if len(shown) == len(rest):
                 return Page(shown, version, "", None)
-            self._remember(resource, version, rest)
+            self._remember(resource, version)
             left = len(rest) - len(shown)
             return Page(shown, version, encode_token(version, key_of(shown[-1])), left if exact else None)
 
-    def _remember(self, resource: Resource, version: int, rest: list[Json]) -> None:
+    def _remember(self, resource: Resource, version: int) -> None:
         key = (resource.group, resource.plural, version)
         if key not in self._snapshots:
             self._snapshots[key] = (time.monotonic(), self.list(resource))
 
-    def _continued(
-        self, resource: Resource, namespace: str | None, match: Match, version: int, after: Key
-    ) -> list[Json]:
+    def _continued(self, resource: Resource, namespace: str | None, match: Match, version: int, after: Key) -> Objects:
         if version < 0:  # the token of a 410 answer: go on with what is there now
             items = self.list(resource)
         else:
@@ -151,11 +152,7 @@ class Store:
             if taken is None or time.monotonic() - taken[0] > self._token_seconds:
                 raise expired(TOO_OLD, metadata={"continue": encode_token(-1, after)})
             items = taken[1]
-        return [
-            o
-            for o in items
-            if key_of(o) > after and (not namespace or key_of(o)[0] == namespace) and match(o)
-        ]
+        return [o for o in items if key_of(o) > after and (not namespace or key_of(o)[0] == namespace) and match(o)]
 
     def expire_tokens(self) -> None:
         """What compaction of etcd does to lists that are still being paged."""
@@ -174,7 +171,7 @@ class Store:
             if version < self._oldest:
                 raise expired(f"too old resource version: {version} ({self._oldest})")
 
-    def changes_after(self, version: int, timeout: float) -> list[Change]:
+    def changes_after(self, version: int, timeout: float) -> Changes:
         """Changes newer than version; waits up to timeout for the first one."""
         with self.changed:
             if self._version <= version:
@@ -274,9 +271,7 @@ class Store:
             edit(new)
             return self.update(resource, new)
 
-    def remove(
-        self, resource: Resource, namespace: str | None, name: str, uid: str | None = None
-    ) -> Json | None:
+    def remove(self, resource: Resource, namespace: str | None, name: str, uid: str | None = None) -> Json | None:
         """Take an object away now, whatever its finalizers; with uid only that very object."""
         with self.transaction():
             old = self.find(resource, namespace, name)
@@ -291,7 +286,5 @@ _WITH_GENERATION = {"Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet
 def _gone(obj: Json) -> bool:
     """An object that is being deleted goes with its last finalizer; pods wait for their node as well."""
     meta = obj["metadata"]
-    waiting = meta.get("finalizers") or (
-        obj.get("kind") == "Pod" and meta.get("deletionGracePeriodSeconds") != 0
-    )
+    waiting = meta.get("finalizers") or (obj.get("kind") == "Pod" and meta.get("deletionGracePeriodSeconds") != 0)
     return bool(meta.get("deletionTimestamp")) and not waiting

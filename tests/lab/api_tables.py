@@ -38,9 +38,7 @@ def _object_selector(selector: Json | None) -> str:
     for item in (selector or {}).get("matchExpressions") or []:
         values = ",".join(item.get("values") or [])
         words = {"In": f"{item['key']} in ({values})", "NotIn": f"{item['key']} notin ({values})"}
-        parts.append(
-            words.get(item["operator"], item["key"] if item["operator"] == "Exists" else "!" + item["key"])
-        )
+        parts.append(words.get(item["operator"], item["key"] if item["operator"] == "Exists" else "!" + item["key"]))
     return ",".join(parts) or "<none>"
 
 
@@ -162,9 +160,7 @@ def _endpoints(obj: Json) -> list[Any]:
 def _columns(text: str) -> list[_Column]:
     """`Name Ready | IP Node`: what comes after the bar is only shown wide; `_` stands for a blank."""
     plain, _, wide = text.partition("|")
-    return [(n.replace("_", " "), 0) for n in plain.split()] + [
-        (n.replace("_", " "), 1) for n in wide.split()
-    ]
+    return [(n.replace("_", " "), 0) for n in plain.split()] + [(n.replace("_", " "), 1) for n in wide.split()]
 
 
 _SET = "Containers Images Selector"

@@ -47,15 +47,11 @@ def _core(plural: str, kind: str, *short: str, **more: object) -> Resource:
 
 
 def _apps(plural: str, kind: str, short: str) -> Resource:
-    return Resource(
-        "apps", "v1", plural, kind, True, (short,), ALL_VERBS, ("status", "scale"), ("all",), f"V1{kind}"
-    )
+    return Resource("apps", "v1", plural, kind, True, (short,), ALL_VERBS, ("status", "scale"), ("all",), f"V1{kind}")
 
 
 def _aws(plural: str, kind: str, namespaced: bool, *short: str) -> Resource:
-    return Resource(
-        AWS_GROUP, "v1alpha1", plural, kind, namespaced, short, subresources=("status",), custom=True
-    )
+    return Resource(AWS_GROUP, "v1alpha1", plural, kind, namespaced, short, subresources=("status",), custom=True)
 
 
 _ALL = ("all",)

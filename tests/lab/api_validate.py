@@ -50,13 +50,7 @@ def is_subdomain(text: str) -> bool:
 
 
 def bad(field: str, value: Any, why: str) -> Cause:
-    shown = (
-        f'"{value}"'
-        if isinstance(value, str)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
+    shown = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
     return field, "FieldValueInvalid", f"Invalid value: {shown}: {why}"
 
 
@@ -125,9 +119,7 @@ class Checks:
             self.qualified_name(f"{where}.key", item.get("key") or "")
             if operator in ("In", "NotIn"):
                 if not values:
-                    self.add(
-                        required(f"{where}.values", "must be specified when `operator` is 'In' or 'NotIn'")
-                    )
+                    self.add(required(f"{where}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
             elif operator in ("Exists", "DoesNotExist"):
                 if values:
                     why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
@@ -154,9 +146,7 @@ class Checks:
                 self.add(unsupported(f"{at}.{field}", spec.get(field) or "", allowed))
         deadline = spec.get("activeDeadlineSeconds")
         if deadline is not None and not 1 <= deadline <= 2147483647:
-            self.add(
-                bad(f"{at}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
-            )
+            self.add(bad(f"{at}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive"))
         grace = spec.get("terminationGracePeriodSeconds")
         if grace is not None and grace < 0:
             self.add(bad(f"{at}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0"))
@@ -170,9 +160,7 @@ class Checks:
             if operator not in ("Equal", "Exists"):
                 self.add(unsupported(f"{where}.operator", operator, ("Equal", "Exists")))
             if not item.get("key") and operator != "Exists":
-                why = (
-                    'operator must be Exists when `key` is empty, which means "match all values and all keys"'
-                )
+                why = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
                 self.add(bad(f"{where}.operator", operator, why))
             if operator == "Exists" and item.get("value"):
                 self.add(bad(f"{where}.operator", item, "value must be empty when `operator` is 'Exists'"))
@@ -283,10 +271,7 @@ class Checks:
                 try:
                     into[name] = quantity(text)
                 except ValueError:
-                    why = (
-                        "quantities must match the regular expression "
-                        "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-                    )
+                    why = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
                     raise ApiError(400, f'{why}: "{text}"') from None
         for name, value in parsed["requests"].items():
             if name in parsed["limits"] and value > parsed["limits"][name]:
@@ -321,9 +306,7 @@ class Checks:
         number, end = port.get("port"), port.get("endPort")
         if isinstance(number, int):
             self.port_number(f"{at}.port", number)
-        elif isinstance(number, str) and not re.fullmatch(
-            r"(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", number
-        ):
+        elif isinstance(number, str) and not re.fullmatch(r"(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", number):
             self.add(bad(f"{at}.port", number, "must contain at least one letter (a-z)"))
         if end is None:
             return
@@ -359,9 +342,7 @@ class Checks:
                 continue
             inside = outer.version == inner.version and inner.subnet_of(outer) and inner != outer  # type: ignore[arg-type]
             if not inside:
-                self.add(
-                    bad(f"{at}.except[{index}]", text, f"must be a strict subset of `cidr` {block['cidr']!r}")
-                )
+                self.add(bad(f"{at}.except[{index}]", text, f"must be a strict subset of `cidr` {block['cidr']!r}"))
 
     def cidr(self, text: str, at: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         try:
@@ -394,9 +375,7 @@ class Checks:
         labels = (template.get("metadata") or {}).get("labels") or {}
         wanted = (selector or {}).get("matchLabels") or {}
         if any(labels.get(key) != value for key, value in wanted.items()):
-            self.add(
-                bad("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-            )
+            self.add(bad("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
         self.pod_spec(template.get("spec") or {}, "spec.template.spec")
 
 
@@ -417,9 +396,7 @@ def validate(resource: Resource, obj: Json) -> None:
         raise invalid(resource.kind, resource.group, obj["metadata"].get("name") or "", checks.causes)
 
 
-_FROZEN = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-)
+_FROZEN = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
 _FROZEN += "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
 _FROZEN += "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
@@ -438,9 +415,7 @@ def validate_update(resource: Resource, new: Json, old: Json) -> None:
     if resource.group == "apps":
         before, after = old["spec"].get("selector"), new["spec"].get("selector")
         if before != after:
-            raise invalid(
-                resource.kind, resource.group, name, [bad("spec.selector", after, "field is immutable")]
-            )
+            raise invalid(resource.kind, resource.group, name, [bad("spec.selector", after, "field is immutable")])
 
 
 _UNITS = {

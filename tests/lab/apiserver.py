@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,10 @@ def make_node(
     return {"kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": status}
 
 
+def _replace_condition(value: Json, pod: Json) -> None:
+    set_condition(pod["status"], dict(value))
+
+
 def _set_ready(status: Json, ready: bool) -> None:
     if ready:
         set_condition(status, condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
@@ -148,9 +153,7 @@ class ApiServer:
     ) -> None:
         self.git_version = version
         self.aggregated_discovery = True
-        self.authorize_websocket_create = (
-            False  # Kubernetes >= 1.35 asks for `create` on GET .../exec as well
-        )
+        self.authorize_websocket_create = False  # Kubernetes >= 1.35 asks for `create` on GET .../exec as well
         self.bookmark_seconds = 60.0
         self.closing = threading.Event()
         self.errors: list[Exception] = []
@@ -162,9 +165,7 @@ class ApiServer:
         self.service = Service(self.store, self.registry)
         self.runtime: Runtime = runtime if runtime is not None else LocalRuntime()
         self.kubelet = Kubelet(self.store, self.registry, self.runtime, self.faults)
-        self.controllers = Controllers(
-            self.store, self.registry, self.faults, self.kubelet.events, self._create
-        )
+        self.controllers = Controllers(self.store, self.registry, self.faults, self.kubelet.events, self._create)
         self.controllers_enabled = controllers
         self.service.controllers = self.controllers
         self._certificate, key = make_certificate() if tls else ("", "")
@@ -258,7 +259,9 @@ class ApiServer:
         return self.create(obj)
 
     def create(self, obj: Json, namespace: str | None = None) -> Json:
-        """Create with defaults, validation and admission, as if a user had; namespace: the object's, or default."""
+        """Create with defaults, validation and admission, as if a user had; namespace: the object's, or
+        default.
+        """
         resource = self.registry.of_object(obj)
         where = namespace or obj["metadata"].get("namespace") or "default"
         return self.service.create(resource, where if resource.namespaced else "", obj, Options())
@@ -289,15 +292,11 @@ class ApiServer:
     def list(self, kind: str, namespace: str | None = None, labels: str = "") -> list[Json]:
         return self.store.list(self.registry.of(kind), namespace, label_selector(labels))
 
-    def change(
-        self, kind: str, name: str, edit: Callable[[Json], object], namespace: str = "default"
-    ) -> Json | None:
+    def change(self, kind: str, name: str, edit: Callable[[Json], object], namespace: str = "default") -> Json | None:
         """Edit an object in place (status too), unchecked."""
         return self.store.change(self.registry.of(kind), namespace, name, edit)
 
-    def delete(
-        self, kind: str, name: str, namespace: str = "default", grace_seconds: int | None = None
-    ) -> None:
+    def delete(self, kind: str, name: str, namespace: str = "default", grace_seconds: int | None = None) -> None:
         body = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         resource = self.registry.of(kind)
         self.service.delete(resource, namespace if resource.namespaced else "", name, body)
@@ -344,9 +343,7 @@ class ApiServer:
             if pod["spec"].get("nodeName") == name and pod["status"].get("phase") == "Running":
                 meta = pod["metadata"]
                 value = pod_condition("Ready", "True" if ready else "False", "" if ready else "NodeNotReady")
-                self.change(
-                    "Pod", meta["name"], lambda p, v=value: set_condition(p["status"], v), meta["namespace"]
-                )
+                self.change("Pod", meta["name"], partial(_replace_condition, value), meta["namespace"])
 
     def add_user(
         self, name: str, rules: Sequence[Rule] = (), groups: Sequence[str] = ("system:authenticated",)

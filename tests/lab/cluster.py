@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from . import controller
 from .agent import Agent, Generation
-from .apiserver import ApiServer, Change, ExecError, StartError, make_node
 from .api_runtime import exit_code
+from .apiserver import ApiServer, Change, ExecError, StartError, make_node
 from .netns import NsPopen
 from .node import Container, Fabric, Node, PodSandbox, wait_for_listener
 

@@ -74,9 +74,7 @@ def pod_body(name: str = "p", command: list[str] | None = None, **spec: Any) -> 
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body}
 
 
-def raw(
-    server: ApiServer, method: str, path: str, body: bytes | None = None, token: str = ""
-) -> tuple[int, bytes]:
+def raw(server: ApiServer, method: str, path: str, body: bytes | None = None, token: str = "") -> tuple[int, bytes]:
     """A request without any client library's care."""
     context = ssl._create_unverified_context()
     connection = http.client.HTTPSConnection(server.address, context=context, timeout=10)

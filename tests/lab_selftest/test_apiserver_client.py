@@ -38,9 +38,7 @@ def shell(core: client.CoreV1Api, script: str, **options: Any) -> Any:
         "tty": False,
         "_preload_content": False,
     } | options
-    return stream(
-        core.connect_get_namespaced_pod_exec, "p", "default", command=["sh", "-c", script], **wanted
-    )
+    return stream(core.connect_get_namespaced_pod_exec, "p", "default", command=["sh", "-c", script], **wanted)
 
 
 def test_life_of_a_pod(server: ApiServer, core: client.CoreV1Api) -> None:

@@ -64,9 +64,7 @@ def test_the_article(server: ApiServer, kubectl: Kubectl) -> None:
 
 
 def test_debug_node_makes_the_pod_of_the_sysadmin_profile(server: ApiServer, kubectl: Kubectl) -> None:
-    said = kubectl(
-        "debug", f"node/{NODE}", "--image=amazonlinux:2023", "--profile=sysadmin", "--", "sleep", "1"
-    )
+    said = kubectl("debug", f"node/{NODE}", "--image=amazonlinux:2023", "--profile=sysadmin", "--", "sleep", "1")
     assert said.startswith("Creating debugging pod node-debugger-")
     (pod,) = server.list("Pod")
     spec = pod["spec"]
@@ -206,10 +204,7 @@ def test_users(server: ApiServer, kubectl: Kubectl) -> None:
     kubectl.path = server.write_kubeconfig(kubectl.path, extra_users=["viewer", "nobody"])
     kubectl("--context=viewer", "get", "pods")
     said = kubectl.refused("--context=viewer", "get", "pods", "-A")
-    assert (
-        'pods is forbidden: User "viewer" cannot list resource "pods" in API group "" at the cluster scope'
-        in said
-    )
+    assert 'pods is forbidden: User "viewer" cannot list resource "pods" in API group "" at the cluster scope' in said
     said = kubectl.refused("--as=viewer", "get", "secrets")
     assert 'User "viewer" cannot list resource "secrets" in API group "" in the namespace "default"' in said
     assert "Unauthorized" in kubectl.refused("--context=nobody", "get", "pods")
@@ -231,10 +226,7 @@ def test_pod_security_and_quota(server: ApiServer, kubectl: Kubectl) -> None:
     assert 'pods "a" is forbidden: failed quota: compute: must specify limits.cpu for: a' in said
     limits = '{"spec":{"containers":[{"name":"a","image":"x","resources":{"limits":{"cpu":"200m"}}}]}}'
     said = kubectl.refused("run", "a", "--image=x", "-n", "q", f"--overrides={limits}")
-    assert (
-        "exceeded quota: compute, requested: limits.cpu=200m, used: limits.cpu=0, limited: limits.cpu=100m"
-        in said
-    )
+    assert "exceeded quota: compute, requested: limits.cpu=200m, used: limits.cpu=0, limited: limits.cpu=100m" in said
 
 
 def test_two_servers_side_by_side(server: ApiServer, kubectl: Kubectl) -> None:
@@ -242,3 +234,44 @@ def test_two_servers_side_by_side(server: ApiServer, kubectl: Kubectl) -> None:
         other.create(pod_body("elsewhere"))
         assert other.address != server.address
         assert kubectl("get", "pods", "-o", "name") == ""
+
+
+def test_attach(server: ApiServer, kubectl: Kubectl) -> None:
+    """`run -i` and `debug -i`: kubectl waits for the pod, attaches, and passes its exit code on."""
+    done = kubectl.run(
+        *("run", "p", "-i", "--rm", "--image=x", "--restart=Never", "--command", "--"),
+        *("sh", "-c", "read line; echo heard $line; sleep 0.3; exit 5"),
+        stdin="a word\n",
+    )
+    assert b"heard a word" in done.stdout
+    assert done.returncode == 5
+    server.wait_gone("Pod", "p", timeout=40)
+
+
+def test_exec_refused_by_fault(server: ApiServer, kubectl: Kubectl) -> None:
+    server.create(pod_body())
+    server.wait_running("p")
+    server.faults.exec_refused(500, "container runtime is down")
+    assert "container runtime is down" in kubectl.refused("exec", "p", "--", "true")
+    server.faults.clear()
+    server.faults.exec_refused(403, "exec is not for you")
+    assert "exec is not for you" in kubectl.refused("exec", "p", "--", "true")
+    server.faults.clear()
+    server.faults.exec_cut(10)
+    assert kubectl.run("exec", "p", "--", "head", "-c", "100", "/dev/zero").returncode != 0
+
+
+def test_watch_in_a_table(server: ApiServer, kubectl: Kubectl) -> None:
+    process = subprocess.Popen(
+        ["kubectl", f"--kubeconfig={kubectl.path}", "get", "pods", "-w", "--no-headers"], stdout=subprocess.PIPE
+    )
+    try:
+        time.sleep(0.5)
+        server.create(pod_body())
+        assert process.stdout is not None
+        assert process.stdout.readline().split()[:3] == [b"p", b"0/1", b"Pending"]
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()

@@ -113,10 +113,7 @@ MAPS = {
         288,
         65536,
         1,
-        [
-            (lpm_key(length, (10 << 24) & (0xFFFFFFFF << (32 - length))), bytes([length]) * 288)
-            for length in range(33)
-        ],
+        [(lpm_key(length, (10 << 24) & (0xFFFFFFFF << (32 - length))), bytes([length]) * 288) for length in range(33)],
     ),
     "lpm v6": (
         reader.LPM_TRIE,
@@ -124,10 +121,7 @@ MAPS = {
         384,
         65536,
         1,
-        [
-            (struct.pack("<I", 128) + ipaddress.ip_address(f"fd00::{n:x}").packed, bytes([n]) * 384)
-            for n in range(99)
-        ],
+        [(struct.pack("<I", 128) + ipaddress.ip_address(f"fd00::{n:x}").packed, bytes([n]) * 384) for n in range(99)],
     ),
 }
 
@@ -186,9 +180,7 @@ def conntrack() -> Iterator[tuple[int, dict[str, Any], dict[bytes, bytes]]]:
     fd = bpfsys.map_create(reader.LRU_HASH, 24, 16, 524_288)
     try:
         pod = int(ipaddress.ip_address(POD_IP))
-        expected = {
-            conntrack_key((100 << 24) + n, pod + n % 250, n): struct.pack("<QQ", 7, n) for n in range(250_000)
-        }
+        expected = {conntrack_key((100 << 24) + n, pod + n % 250, n): struct.pack("<QQ", 7, n) for n in range(250_000)}
         for key, value in expected.items():
             bpfsys.map_update(fd, key, value)
         yield fd, reader.map_info(fd), expected
@@ -297,9 +289,7 @@ def test_the_reader_cannot_write_through_its_descriptor(new_map: Any) -> None:
 
 def program(*map_fds: int) -> int:
     """A SCHED_CLS program that refers to the maps and returns TC_ACT_OK."""
-    code = b"".join(
-        struct.pack("<BBhi", 0x18, 0x11, 0, fd) + struct.pack("<BBhi", 0, 0, 0, 0) for fd in map_fds
-    )
+    code = b"".join(struct.pack("<BBhi", 0x18, 0x11, 0, fd) + struct.pack("<BBhi", 0, 0, 0, 0) for fd in map_fds)
     code += struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     return bpfsys.prog_load(code)
 
@@ -338,9 +328,7 @@ class Node:
             return ExecResult(out, err, process.wait())
 
     def read(self, **request: Any) -> dict[str, Any]:
-        return transport.read_node(
-            self, {"format": 1, "pods": [], "all": False, "conntrack": "none", **request}
-        )
+        return transport.read_node(self, {"format": 1, "pods": [], "all": False, "conntrack": "none", **request})
 
 
 def in_network(pid: int, action: Callable[[], Any]) -> Any:
@@ -411,9 +399,7 @@ def build_node(pid: int, stack: contextlib.ExitStack) -> Node:
     bpfsys.map_update(maps["conntrack"], conntrack_key(1, int(ipaddress.ip_address(POD_IP)), 1), bytes(16))
     bpfsys.map_update(maps["conntrack"], conntrack_key(2, 3, 2), bytes(16))
     programs = {
-        "ingress": program(
-            maps["ingress_map"], maps["ingress_pod_state_map"], maps["conntrack"], maps["events"]
-        ),
+        "ingress": program(maps["ingress_map"], maps["ingress_pod_state_map"], maps["conntrack"], maps["events"]),
         "egress": program(maps["unpinned"], maps["conntrack"]),
         "tcx": program(),
     }
@@ -529,9 +515,7 @@ def test_links_addresses_routes_and_qdiscs_are_those_of_ip_and_tc(node: Node) ->
     far = next(row for row in document["links"] if row["name"] == "far0")
     assert (veth["kind"], veth["peer_ifindex"]) == ("veth", far["ifindex"])
     shown = json.loads(node.enter("ip", "-j", "addr").stdout)
-    addresses = {
-        (link["ifindex"], row["local"], row["prefixlen"]) for link in shown for row in link["addr_info"]
-    }
+    addresses = {(link["ifindex"], row["local"], row["prefixlen"]) for link in shown for row in link["addr_info"]}
     assert {(row["ifindex"], row["address"], row["prefixlen"]) for row in document["addresses"]} == addresses
     pod_routes = [row for row in document["routes"] if row["destination"] == POD_IP]
     assert {(row["table"], row["ifindex"]) for row in pod_routes} == {(254, node.ifindex), (7, node.ifindex)}
@@ -632,9 +616,7 @@ def oldest_python() -> str | None:
     candidates = [shutil.which("python3.9")]
     candidates += map(str, Path.home().glob(".pyenv/versions/3.9*/bin/python3"))
     for candidate in filter(None, candidates):
-        said = subprocess.run(
-            [candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True
-        )
+        said = subprocess.run([candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True)
         if said.stdout.strip() == b"(3, 9)":
             return candidate
     return None

@@ -1,0 +1,136 @@
+"""Bytes of map entries, written here from the documented offsets, read back by the decoder."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_netpol.kernel import decode, layouts
+from kubectl_netpol.model.flow import host_network
+from tests.unit.builders import ct_key, lpm_key, u32
+
+NP4, NP6 = layouts.layout_of(11, 8, 288), layouts.layout_of(11, 20, 288)
+CP4, CP6 = layouts.layout_of(11, 8, 384), layouts.layout_of(11, 20, 384)
+CT4, CT6 = layouts.layout_of(9, 24, 1), layouts.layout_of(9, 60, 1)
+assert NP4 and NP6 and CP4 and CP6 and CT4 and CT6
+
+U32 = st.integers(0, 2**32 - 1)
+U16 = st.integers(0, 2**16 - 1)
+V4 = st.builds(IPv4Address, U32)
+V6 = st.builds(IPv6Address, st.integers(0, 2**128 - 1))
+PREFIX4 = st.builds(lambda a, n: IPv4Network((a, n), strict=False), U32, st.integers(0, 32))
+PREFIX6 = st.builds(lambda a, n: IPv6Network((a, n), strict=False), st.integers(0, 2**128 - 1), st.integers(0, 128))
+NP_SLOTS = st.lists(st.tuples(U32, U32, U32), min_size=24, max_size=24)
+CP_SLOTS = st.lists(st.tuples(U32, U32, U32, U32), min_size=24, max_size=24)
+
+
+def pack(slots) -> bytes:
+    return b"".join(u32(*slot) for slot in slots)
+
+
+@pytest.mark.parametrize(
+    ("layout", "prefixes", "slots"),
+    [(NP4, PREFIX4, NP_SLOTS), (NP6, PREFIX6, NP_SLOTS), (CP4, PREFIX4, CP_SLOTS), (CP6, PREFIX6, CP_SLOTS)],
+    ids=["np4", "np6", "cp4", "cp6"],
+)
+@given(data=st.data())
+def test_lpm_maps_round_trip_sorted(layout, prefixes, slots, data):
+    wanted = data.draw(st.dictionaries(prefixes, slots, max_size=6))
+    keys = b"".join(lpm_key(str(prefix)) for prefix in wanted)
+    values = b"".join(pack(value) for value in wanted.values())
+    found = decode.lpm_entries(keys, values, layout).entries
+    assert {e.prefix: [tuple(slot) for slot in e.slots] for e in found} == wanted
+    order = [(e.prefix.network_address, e.prefix.prefixlen) for e in found]
+    assert order == sorted(order)
+
+
+@given(st.sets(PREFIX4, max_size=12), V4)
+def test_lookup_is_the_longest_prefix(prefixes, address):
+    keys = b"".join(lpm_key(str(prefix)) for prefix in prefixes)
+    table = decode.lpm_entries(keys, bytes(288 * len(prefixes)), NP4)
+    found = table.lookup(host_network(address))
+    expected = max((p for p in prefixes if address in p), key=lambda p: p.prefixlen, default=None)
+    assert (found.prefix if found else None) == expected
+
+
+def test_the_prefix_length_is_in_host_order_and_host_bits_do_not_count():
+    assert decode.prefix(bytes([8, 0, 0, 0, 10, 1, 2, 3])) == ip_network("10.0.0.0/8")
+    assert decode.prefix(bytes(20)) == ip_network("::/0")
+    assert decode.prefix(bytes([32, 0, 0, 0, 10, 1, 2, 3])) == ip_network("10.1.2.3/32")
+
+
+@pytest.mark.parametrize("length", [33, 256, 2**32 - 1])
+def test_an_impossible_prefix_length(length):
+    with pytest.raises(decode.DecodeError, match="prefix length"):
+        decode.lpm_entries(u32(length) + bytes(4), bytes(288), NP4)
+
+
+FLOW4 = st.tuples(V4, U16, V4, U16, st.integers(0, 255), V4, U32, st.integers(0, 255))
+FLOW6 = st.tuples(V6, U16, V6, U16, st.integers(0, 255), V6, U32, st.integers(0, 255))
+
+
+@pytest.mark.parametrize(("layout", "flows"), [(CT4, FLOW4), (CT6, FLOW6)], ids=["v4", "v6"])
+@given(data=st.data())
+def test_conntrack_round_trips(layout, flows, data):
+    wanted = data.draw(st.lists(flows, max_size=5))
+    keys = b""
+    for source, sport, destination, dport, protocol, owner, ifindex, _ in wanted:
+        ports = [port.to_bytes(2, "little") for port in (sport, dport)]
+        keys += source.packed + ports[0] + b"\0\0" + destination.packed + ports[1] + bytes([protocol, 0])
+        keys += owner.packed + u32(ifindex)
+    found = decode.conntrack_entries(keys, bytes(flow[-1] for flow in wanted), layout)
+    assert [tuple(entry) for entry in found] == wanted
+
+
+def test_a_conntrack_key_by_hand():
+    [found] = decode.conntrack_entries(ct_key("10.0.0.5", 40312, "10.0.1.9", 80, "10.0.1.9", 12), b"\5", CT4)
+    assert (str(found.source), found.source_port, str(found.destination)) == ("10.0.0.5", 40312, "10.0.1.9")
+    assert (found.port, found.protocol, found.ifindex, found.value) == (80, 6, 12, 5)
+
+
+@given(st.dictionaries(U32, st.integers(0, 255), max_size=4))
+def test_pod_states_round_trip(states):
+    assert decode.pod_states(u32(*states), bytes(states.values())) == states
+
+
+@given(st.binary(max_size=700), st.binary(max_size=700))
+def test_garbage_is_a_decode_error_or_whole_entries(keys, values):
+    """Any bytes: either the sizes fit, or the one documented error."""
+    for layout in (NP4, NP6, CP4, CP6):
+        try:
+            found = decode.lpm_entries(keys, values, layout)
+        except decode.DecodeError:
+            continue
+        assert len(found.entries) == len(keys) // layout.key_size == len(values) // layout.value_size
+    for layout in (CT4, CT6):
+        try:
+            flows = decode.conntrack_entries(keys, values, layout)
+        except decode.DecodeError:
+            continue
+        assert len(flows) == len(values)
+    try:
+        assert len(decode.pod_states(keys, values)) <= len(values)
+    except decode.DecodeError:
+        assert len(keys) != 4 * len(values)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (decode.lpm_entries, (bytes(7), bytes(288), NP4)),
+        (decode.lpm_entries, (bytes(8), bytes(287), NP4)),
+        (decode.lpm_entries, (bytes(16), bytes(288), NP4)),
+        (decode.lpm_entries, (bytes(8), bytes(288), NP6)),
+        (decode.pod_states, (bytes(5), bytes(1))),
+        (decode.pod_states, (bytes(4), bytes(2))),
+        (decode.conntrack_entries, (bytes(23), bytes(1), CT4)),
+        (decode.conntrack_entries, (bytes(24), bytes(2), CT4)),
+        (decode.split, (bytes(4), 0, "keys")),
+    ],
+)
+def test_sizes_that_do_not_fit(call, arguments):
+    with pytest.raises(decode.DecodeError):
+        call(*arguments)

@@ -1,0 +1,336 @@
+"""The reader's pure parts: netlink parsing, the address filter, what is dumped, how failures are told."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import ipaddress
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_netpol.node import reader
+from kubectl_netpol.node.document import check_document
+
+ATTRIBUTES = st.dictionaries(st.integers(0, 0x3FFF), st.binary(max_size=60), max_size=12)
+
+
+def packed(found: dict[int, bytes], flags: int = 0) -> bytes:
+    return b"".join(
+        struct.pack("=HH", 4 + len(value), kind | flags) + value + bytes(-len(value) % 4)
+        for kind, value in found.items()
+    )
+
+
+# ---- netlink
+
+
+@given(ATTRIBUTES, st.sampled_from([0, 0x8000, 0x4000]))
+def test_attributes_come_back_as_they_were_packed(found: dict[int, bytes], flags: int) -> None:
+    assert reader.attributes(packed(found, flags)) == found
+
+
+@given(st.binary(max_size=300))
+def test_attributes_of_garbage_are_parsed_or_refused(data: bytes) -> None:
+    try:
+        found = reader.attributes(data)
+    except ValueError:
+        return
+    assert sum(4 + len(value) for value in found.values()) <= len(data)
+
+
+@given(ATTRIBUTES.filter(bool), st.data())
+def test_a_cut_attribute_is_refused_not_shortened(found: dict[int, bytes], data: st.DataObject) -> None:
+    whole = packed(found)
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    try:
+        parsed = reader.attributes(cut)
+    except ValueError:
+        return
+    assert all(found[kind] == value for kind, value in parsed.items())
+
+
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=5))
+def test_messages_come_back_as_they_were_packed(wanted: list[tuple[int, bytes]]) -> None:
+    data = b"".join(
+        struct.pack("=IHHII", 16 + len(body), kind, 2, 1, 0) + body + bytes(-len(body) % 4) for kind, body in wanted
+    )
+    assert list(reader.messages(data)) == [(kind, 2, body) for kind, body in wanted]
+
+
+@given(st.binary(max_size=200))
+def test_messages_of_garbage_are_parsed_or_refused(data: bytes) -> None:
+    try:
+        list(reader.messages(data))
+    except ValueError:
+        return
+
+
+def route(family: int, prefixlen: int, table: int, found: dict[int, bytes], flags: int = 0) -> list[Any]:
+    return list(
+        reader._routes(struct.pack("=BBBBBBBBI", family, prefixlen, 0, 0, table, 3, 0, 1, flags) + packed(found))
+    )
+
+
+def test_a_default_route_has_a_destination() -> None:
+    (row,) = route(reader.AF_INET6, 0, 254, {4: struct.pack("=I", 3)})
+    assert (row["destination"], row["prefixlen"], row["ifindex"], row["gateway"]) == ("::", 0, 3, None)
+
+
+def test_a_large_table_number_comes_from_the_attribute() -> None:
+    (row,) = route(reader.AF_INET, 32, 252, {1: bytes(4), 15: struct.pack("=I", 10001)})
+    assert row["table"] == 10001
+
+
+def test_a_next_hop_of_the_other_family() -> None:
+    via = struct.pack("=H", reader.AF_INET6) + ipaddress.ip_address("fe80::1").packed
+    (row,) = route(reader.AF_INET, 0, 254, {18: via})
+    assert row["gateway"] == "fe80::1"
+
+
+def test_cached_routes_are_left_out() -> None:
+    assert route(reader.AF_INET6, 128, 254, {1: bytes(16)}, reader.RTM_F_CLONED) == []
+
+
+def test_only_host_routes_of_other_tables() -> None:
+    row = {"family": 4, "table": 5, "destination": "10.0.0.1", "prefixlen": 32}
+    assert reader._wanted_route(row, {"10.0.0.1"})
+    assert not reader._wanted_route({**row, "prefixlen": 24}, {"10.0.0.1"})
+    assert not reader._wanted_route(row, {"10.0.0.2"})
+
+
+def test_the_header_of_a_chain_is_not_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel sends the classifier without options before its filters."""
+    head = struct.pack("=BxxxiIII", 0, 4, 0, 0xFFFFFFF2, 1 << 16 | 0x0300) + packed({1: b"bpf\0"})
+    options = packed({7: b"handle_egress\0", 11: struct.pack("=I", 77), 10: b"\x01" * 8, 8: b"\1\0\0\0"})
+    row = struct.pack("=BxxxiIII", 0, 4, 1, 0xFFFFFFF2, 1 << 16 | 0x0300) + packed({1: b"bpf\0", 2: options})
+    monkeypatch.setattr(reader, "netlink_dump", lambda kind, body: [head, row])
+    assert reader.read_filters(4, "ingress", 0xFFFFFFF2) == [
+        {
+            "ifindex": 4, "hook": "ingress", "kind": "bpf", "protocol": 3, "pref": 1, "chain": 0, "handle": 1,
+            "name": "handle_egress", "program_id": 77, "tag": "01" * 8, "direct_action": True,
+        }
+    ]  # fmt: skip
+
+
+def test_a_dump_that_is_torn_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [reader.TornDumpError("torn"), [b"whole"]]
+
+    def once(kind: int, body: bytes) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(reader, "_netlink_dump_once", once)
+    assert reader.netlink_dump(18, b"") == [b"whole"]
+    answers[:] = [reader.TornDumpError("torn")] * reader.DUMP_TRIES
+    with pytest.raises(reader.TornDumpError, match="changed during each of 5 dumps"):
+        reader.netlink_dump(18, b"")
+
+
+# ---- contents
+
+
+@given(
+    st.integers(4, 24),
+    st.lists(st.integers(0, 3), max_size=120),
+    st.lists(st.sampled_from([b"\0\1\2\3", b"\0\0\0\1", b"\1\1\1\1", b"\0\0\0\0"]), max_size=3),
+)
+def test_the_address_filter_finds_what_a_naive_search_finds(size: int, body: list[int], addresses: list[bytes]) -> None:
+    """Few byte values, so that matches overlap and lie across the ends of keys."""
+    keys = bytes(body)[: len(body) // size * size]
+    rows = [keys[start : start + size] for start in range(0, len(keys), size)]
+    naive = [index for index, row in enumerate(rows) if any(address in row for address in addresses)]
+    assert reader.matching(keys, size, addresses) == naive
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    return {"id": 1, "type": reader.LPM_TRIE, "key_size": 4, "value_size": 1, "max_entries": 100, **changes}
+
+
+def test_a_reading_that_restarts_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[bool] = []
+
+    def once(fd: int, info: Any, entries: Any, room: int) -> str:
+        passes.append(entries.tolerant)
+        entries.add(b"aaaa", b"1", 1)
+        entries.add(b"bbbb", b"2", 1)
+        if len(passes) == 1:
+            entries.add(b"aaaa", b"3", 1)
+        return ""
+
+    monkeypatch.setattr(reader, "_batch_pass", once)
+    contents = reader.read_contents(3, info(), None, 1 << 20)
+    assert len(passes) == 2
+    assert (contents["count"], contents["complete"]) == (2, True)
+
+
+def test_a_reading_that_always_restarts_is_kept_as_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(fd: int, info: Any, entries: Any, room: int) -> str:
+        for key, value in ((b"aaaa", b"1"), (b"bbbb", b"2"), (b"aaaa", b"3")):
+            entries.add(key, value, 1)
+        return ""
+
+    monkeypatch.setattr(reader, "_batch_pass", once)
+    contents = reader.read_contents(3, info(), None, 1 << 20)
+    assert (contents["count"], contents["complete"]) == (2, False)
+    assert contents["reason"] == "the map changed while it was read, in each of 4 readings"
+
+
+def kernel_of(codes: list[tuple[int, int]]) -> Any:
+    """A stand-in for the batch lookup: (errno, entries) per call; keys are 0, 1, 2, ..."""
+    counter = iter(range(1 << 20))
+
+    def lookup(attr: bytearray) -> int:
+        code, got = codes.pop(0) if codes else (errno.ENOENT, 0)
+        keys = struct.unpack_from("=Q", attr, 16)[0]
+        for index in range(got):
+            reader.ctypes.memmove(keys + 4 * index, struct.pack("=I", next(counter)), 4)
+        if code in (0, errno.ENOENT, errno.EINTR, errno.ENOSPC):
+            struct.pack_into("=I", attr, 32, got)
+        return code
+
+    return lookup
+
+
+def test_what_came_before_an_interruption_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_lookup_batch", kernel_of([(errno.EINTR, 2), (errno.EINTR, 0), (0, 3)]))
+    contents = reader.read_contents(3, info(), None, 1 << 20)
+    assert (contents["count"], contents["complete"]) == (5, True)
+
+
+def test_a_cursor_that_does_not_move_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_lookup_batch", kernel_of([(0, 2)] + [(errno.EINTR, 0)] * 1000))
+    contents = reader.read_contents(3, info(), None, 1 << 20)
+    assert (contents["count"], contents["complete"]) == (2, False)
+    assert contents["reason"].startswith("EINTR: the cursor did not move")
+
+
+def test_a_map_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_lookup_batch", kernel_of([(0, 60)] * 5000))
+    contents = reader.read_contents(3, info(type=reader.HASH), None, 1 << 30)
+    assert not contents["complete"]
+    assert "found no end" in contents["reason"]
+
+
+def test_a_bucket_that_never_fits_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_lookup_batch", kernel_of([(errno.ENOSPC, 0)] * 100))
+    contents = reader.read_contents(3, info(type=reader.HASH), None, 1 << 20)
+    assert (contents["count"], contents["complete"]) == (0, False)
+    assert contents["reason"].startswith("ENOSPC")
+
+
+def test_an_error_in_the_middle_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_lookup_batch", kernel_of([(0, 2), (errno.ENOMEM, 0)]))
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        reader.read_contents(3, info(), None, 1 << 20)
+
+
+def test_which_maps_are_dumped() -> None:
+    def row(ifindex: int, program: int | None, name: str) -> dict[str, Any]:
+        return {"ifindex": ifindex, "program_id": program, "name": name}
+
+    document = {
+        "filters": [
+            row(4, 10, "handle_ingress"),
+            row(4, None, ""),
+            row(9, 12, "handle_egress"),
+            row(9, 13, "x"),
+        ],
+        "tcx": [{"ifindex": 4, "program_ids": [11]}],
+        "programs": [{"id": number, "name": "", "map_ids": [number * 10]} for number in (10, 11, 12, 13, 14)],
+        "pins": [
+            {"path": "maps/a-x_ingress_map", "kind": "map", "id": 1},
+            {"path": "maps/a-x_b-y_ingress_map", "kind": "map", "id": 2},
+            {"path": "maps/global_aws_conntrack_map", "kind": "map", "id": 3},
+            {"path": "programs/a-x_handle_ingress", "kind": "prog", "id": 14},
+            {"path": "maps/a-x_unreadable_map", "kind": "unknown", "id": None},
+        ],
+    }
+    pods = [{"identifiers": ["a-x"]}]
+    assert reader.wanted_maps(document, pods, {4}, False) == {100, 110, 140, 1, 3}
+    # A program of someone else on a link nobody asked for is not ours to dump.
+    assert reader.wanted_maps(document, pods, {4}, True) == {100, 110, 120, 140, 1, 2, 3}
+
+
+# ---- failures
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EPERM, "x"), "EPERM: Operation not permitted"),
+        (OSError(524, "x"), "ENOTSUPP: not supported by this kernel"),
+        (ValueError("two\nlines"), "ValueError: two lines"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_how_an_error_is_told(error: Exception, text: str) -> None:
+    assert reader.describe(error) == text
+
+
+def refuse(*_: Any) -> Any:
+    raise OSError(errno.EPERM, "no")
+
+
+SECTIONS = {
+    "read_links": ("links", "filters", "tcx"),
+    "read_addresses": ("addresses",),
+    "read_routes": ("routes",),
+    "read_qdiscs": ("qdiscs",),
+    "bpf": ("programs", "maps"),
+}
+
+
+@pytest.mark.parametrize("function", SECTIONS)
+def test_one_failure_is_null_and_the_rest_is_there(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in SECTIONS:
+        monkeypatch.setattr(reader, other, (lambda *_: []) if other != "bpf" else no_objects)
+    monkeypatch.setattr(reader, function, refuse)
+    document = reader.collect({"format": 1, "pods": []}, bpffs_paths=[])
+    null = {name for name, value in document.items() if value is None}
+    assert null == {*SECTIONS[function], "pins"}
+    assert null <= {row["what"] for row in document["errors"]}
+    assert check_document(json.loads(b"".join(reader.pieces(document)))) == document
+
+
+def no_objects(command: int, attr: bytearray) -> int:
+    raise OSError(errno.ENOENT, "none")
+
+
+def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "SYSCALL_NUMBERS", {})
+    document = reader.collect({"format": 1, "pods": []}, bpffs_paths=[])
+    (error,) = [row["error"] for row in document["errors"] if row["what"] == "maps"]
+    assert error.startswith("UnknownMachineError: bpf(2) is known here for")
+    assert document["links"]
+
+
+def test_addresses_that_are_none_are_noted() -> None:
+    report = reader.Report()
+    pods = [{"ips": ["10.0.0.1", "not one", "0.0.0.0", "2001:DB8::1"]}, {"ips": None}]
+    assert set(reader.requested_addresses(pods, report)) == {"10.0.0.1", "2001:db8::1"}
+    assert report.notes == ["not an address, left out: 'not one'"]
+
+
+def test_another_request_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reader.main({"format": 2}) == 3
+    assert capsys.readouterr() == ("", "request format 2, this reader speaks 1\n")
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    tree = ast.parse(Path(reader.__file__).read_text(), feature_version=(3, 9))
+    modules = set()
+    for part in ast.walk(tree):
+        if isinstance(part, ast.Import):
+            modules.update(name.name for name in part.names)
+        elif isinstance(part, ast.ImportFrom):
+            modules.add(str(part.module))
+    assert {name.split(".")[0] for name in modules} <= sys.stdlib_module_names
