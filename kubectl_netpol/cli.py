@@ -146,7 +146,11 @@ def _invoke(arguments: list[str]) -> int:
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from error
         raise
-    return int(result or 0)
+    code = int(result or 0)
+    if code == ExitCode.INTERRUPTED:
+        # The option parser turns Ctrl-C into this exit code, without a word.
+        raise KeyboardInterrupt
+    return code
 
 
 def _say(message: str, hint: str, code: ExitCode) -> int:

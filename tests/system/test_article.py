@@ -19,9 +19,7 @@ REQUESTS_PER_EXPLAIN = 15
 
 
 def wget(lab: LabCluster, pod: str) -> int:
-    return lab.kubectl(
-        "exec", pod, "--", "wget", "--spider", "-T", "1", "-t", "1", "nginx", check=False
-    ).returncode
+    return lab.kubectl("exec", pod, "--", "wget", "--spider", "-T", "1", "-t", "1", "nginx", check=False).returncode
 
 
 def tc_program_ids(lab: LabCluster) -> dict[str, int]:
@@ -84,9 +82,7 @@ def test_explain_shows_yaml_beside_the_kernel(user: User) -> None:
     for direction, number in programs.items():
         assert f"program         {number} (handle_{direction}, tag " in done.stdout
     rule = next(line for line in done.stdout.splitlines() if "spec.ingress[0].from[0]" in line)
-    assert re.search(
-        rf"pod default/accesstrue {TRUE_IP} .*access-nginx-\w+ ingress\[0\]: all ports .* ok$", rule
-    )
+    assert re.search(rf"pod default/accesstrue {TRUE_IP} .*access-nginx-\w+ ingress\[0\]: all ports .* ok$", rule)
     node = next(line for line in done.stdout.splitlines() if f"{NODE} {NODE_IP}" in line)
     assert node.endswith("ok: own node")
     assert "the kubelet's probes" in done.stdout
@@ -100,9 +96,7 @@ def test_maps_agrees_with_tc_and_bpftool(user: User) -> None:
     assert f"tc egress hook of {VETH}" in done.stdout
     assert f"program         {programs['ingress']} (handle_ingress" in done.stdout
     maps_line = next(line for line in done.stdout.splitlines() if line.startswith("  maps "))
-    assert {int(n) for n in re.findall(r" (\d+)", maps_line)} == bpftool_map_ids(
-        user.lab, programs["ingress"]
-    )
+    assert {int(n) for n in re.findall(r" (\d+)", maps_line)} == bpftool_map_ids(user.lab, programs["ingress"])
     assert re.search(rf"ingress_map +\d+ +{TRUE_IP}/32 +pod default/accesstrue +all ports", done.stdout)
     assert re.search(rf"ingress_map +\d+ +{NODE_IP}/32 +node {NODE} +all ports", done.stdout)
     assert FALSE_IP not in done.stdout.split("aws_conntrack_map")[0]
@@ -111,9 +105,7 @@ def test_maps_agrees_with_tc_and_bpftool(user: User) -> None:
     assert ids == programs
 
 
-@pytest.mark.parametrize(
-    "pod", ["deploy/nginx", "rs/nginx-f8d9c6576", "svc/nginx", f"default/{NGINX}", NGINX]
-)
+@pytest.mark.parametrize("pod", ["deploy/nginx", "rs/nginx-f8d9c6576", "svc/nginx", f"default/{NGINX}", NGINX])
 def test_other_names_for_the_same_pod(user: User, pod: str) -> None:
     done = user.run("explain", pod, "--direction", "ingress", "-o", "json")
     assert done.returncode == 0, done.stderr
