@@ -100,9 +100,7 @@ def read_from(file: IO[bytes], path: str) -> Snapshot:
         raise BundleError(f"{path}: not a bundle: it holds no bundle.json")
     if header.get("format") != FORMAT:
         found = header.get("format")
-        raise BundleError(
-            f"{path}: bundle format {found!r} is not known to this version", "upgrade the plugin"
-        )
+        raise BundleError(f"{path}: bundle format {found!r} is not known to this version", "upgrade the plugin")
     try:
         return _snapshot(header, members)
     except (KeyError, TypeError, AttributeError, ValueError, NodeError) as error:

@@ -35,9 +35,7 @@ Pod = Annotated[
         "A name that begins exactly one pod's name is enough.",
     ),
 ]
-DirectionFlag = Annotated[
-    str, typer.Option("--direction", help="ingress, egress or both: always the pod's direction.")
-]
+DirectionFlag = Annotated[str, typer.Option("--direction", help="ingress, egress or both: always the pod's direction.")]
 
 
 @app.command()

@@ -33,12 +33,8 @@ class Common:
     no_headers: bool
 
 
-def _option(
-    kind: Any, default: Any, *names: str, help: str, hidden: bool = False, **more: Any
-) -> tuple[Any, Any]:
-    return Annotated[
-        kind, typer.Option(*names, help=help, hidden=hidden, show_default=bool(default), **more)
-    ], default
+def _option(kind: Any, default: Any, *names: str, help: str, hidden: bool = False, **more: Any) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(*names, help=help, hidden=hidden, show_default=bool(default), **more)], default
 
 
 _CONNECTION: Mapping[str, tuple[Any, Any]] = {
@@ -80,9 +76,7 @@ _NODE: Mapping[str, tuple[Any, Any]] = {
         help="Seconds after which the server ends the debug pod, whatever happens.",
         min=30,
     ),
-    "start_timeout": _option(
-        int, 60, "--start-timeout", help="Seconds to wait for the debug pod to run.", min=1
-    ),
+    "start_timeout": _option(int, 60, "--start-timeout", help="Seconds to wait for the debug pod to run.", min=1),
 }
 _OUTPUT: Mapping[str, tuple[Any, Any]] = {
     "output": _option(Format, Format.TABLE, "--output", "-o", help="Output format."),

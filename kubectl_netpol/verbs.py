@@ -53,9 +53,7 @@ def explain(
         for node in found.unread:
             progress.note(f"warning: node {node}")
         for node in plan.skipped_nodes:
-            progress.note(
-                f"warning: node {node} was not read: at most {planning.MOST_NODES} nodes a question"
-            )
+            progress.note(f"warning: node {node} was not read: at most {planning.MOST_NODES} nodes a question")
         emit(
             sys.stdout,
             common.output,
@@ -85,9 +83,7 @@ def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
             sys.stdout,
             common.output,
             lambda: maps_report.as_data(plan.pod, kernel, directions, world),
-            lambda wide: maps_report.as_text(
-                plan.pod, kernel, directions, world, wide, not common.no_headers
-            ),
+            lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers),
         )
 
 

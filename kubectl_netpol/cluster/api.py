@@ -159,9 +159,7 @@ class Api:
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object")
         return document
 
-    def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None, *, timeout: float
-    ) -> Any:
+    def _send(self, method: str, path: str, query: Mapping[str, str], body: Json | None, *, timeout: float) -> Any:
         import urllib3
         from urllib3.util import Timeout
 

@@ -66,9 +66,7 @@ class LiveSource:
         first, *rest = kinds
         found = {first: self._collection(first, namespaces)}
         with ThreadPoolExecutor(max_workers=4) as pool:
-            found.update(
-                zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True)
-            )
+            found.update(zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True))
         return found
 
     def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:

@@ -71,9 +71,7 @@ def exec_in_pod(
         _close(socket)
 
 
-def open_websocket(
-    connection: Connection, url: str, headers: list[tuple[str, str]], protocols: list[str]
-) -> Any:
+def open_websocket(connection: Connection, url: str, headers: list[tuple[str, str]], protocols: list[str]) -> Any:
     """Connect with the TLS and proxy settings of the client configuration."""
     import websocket
 
@@ -174,9 +172,7 @@ def _collect(socket: Any, what: str, limit: int) -> ExecResult:
             opcode, frame = socket.recv_data(control_frame=True)
         except websocket.WebSocketTimeoutException:
             seconds = int(time.monotonic() - started)
-            return _broken(
-                parts, f"{what}: no byte came for {socket.gettimeout():.0f} s (after {seconds} s in all)"
-            )
+            return _broken(parts, f"{what}: no byte came for {socket.gettimeout():.0f} s (after {seconds} s in all)")
         except (websocket.WebSocketException, OSError) as error:
             return _broken(parts, f"{what}: the stream was cut ({error})")
         if opcode == websocket.ABNF.OPCODE_CLOSE:

@@ -244,9 +244,7 @@ class _Builder:
                 agent.CATCH_ALL: (Status.CATCH_ALL, f"no policy restricts {self.direction}"),
                 agent.EXCEPT: (Status.EXCEPT, "an except of an ipBlock: denied, also for other rules"),
             }.get(expected.origin, (status, note))
-        return Row(
-            prefix=prefix, who=self._who(prefix), kernel=self._kernel_text(prefix), status=status, note=note
-        )
+        return Row(prefix=prefix, who=self._who(prefix), kernel=self._kernel_text(prefix), status=status, note=note)
 
     def _unexpected(self, entry: LpmEntry) -> Row:
         status, note = Status.UNWANTED, _NOBODY

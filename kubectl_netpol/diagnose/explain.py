@@ -156,10 +156,7 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
             "no policy that was read says so: see which layers are UNKNOWN above, then compare with "
             f"kubectl netpol-ebpf maps {pod} -n {namespace} --direction {leg.direction}"
         )
-    return (
-        "policy does not stop this flow: if it still fails, "
-        "look at the application, DNS, routes and security groups"
-    )
+    return "policy does not stop this flow: if it still fails, look at the application, DNS, routes and security groups"
 
 
 def _policy_of(leg: LegVerdict, world: World) -> str:
@@ -177,9 +174,7 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     idle = waits and bool(view and "cp" not in view.maps)
     alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
     agrees = _agrees(pod, world, view, alignment)
-    return DirectionReport(
-        direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees
-    )
+    return DirectionReport(direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees)
 
 
 def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alignment) -> bool | None:
@@ -203,9 +198,7 @@ def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alig
         return False
     if alignment.policies:
         return states.states[0] == POLICIES_APPLIED
-    return states.states[0] == DEFAULT_ALLOW or (
-        states.states[0] == POLICIES_APPLIED and _lets_all_through(view)
-    )
+    return states.states[0] == DEFAULT_ALLOW or (states.states[0] == POLICIES_APPLIED and _lets_all_through(view))
 
 
 def _lets_all_through(view: DirectionView) -> bool | None:
@@ -213,9 +206,7 @@ def _lets_all_through(view: DirectionView) -> bool | None:
     rules = view.maps.get("np")
     if rules is None or rules.lpm is None:
         return None
-    return any(
-        entry.prefix.prefixlen == 0 and (PROTOCOL_ANY, 0, 0) in entry.slots for entry in rules.lpm.entries
-    )
+    return any(entry.prefix.prefixlen == 0 and (PROTOCOL_ANY, 0, 0) in entry.slots for entry in rules.lpm.entries)
 
 
 def _summary(
@@ -224,11 +215,7 @@ def _summary(
     if on_host_network(pod):
         return f"{direction} is not filtered: the pod is on the host network"
     names = ", ".join(alignment.policies)
-    what = (
-        f"{direction} is restricted by {names}"
-        if names
-        else f"{direction} is not restricted by any NetworkPolicy"
-    )
+    what = f"{direction} is restricted by {names}" if names else f"{direction} is not restricted by any NetworkPolicy"
     if view is None:
         return f"{what}; the kernel was not read"
     if view.reason:
@@ -286,8 +273,5 @@ def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | No
         cause = _cause_of(reports)
         if cause is Cause.RESOLUTION:
             return f"compare the resolved entries with the YAML: kubectl {where} get policyendpoints -o yaml"
-        return (
-            f"the node does not hold what was resolved: read the agent's log on node {node_of(pod)}: "
-            f"{AGENT_LOG}"
-        )
+        return f"the node does not hold what was resolved: read the agent's log on node {node_of(pod)}: {AGENT_LOG}"
     return f"ask for one flow: kubectl netpol-ebpf explain {name_of(pod)} {where} --from POD --port 80/TCP"

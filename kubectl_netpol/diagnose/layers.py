@@ -59,9 +59,7 @@ class LegVerdict:
 def node_views(snapshot: Snapshot) -> dict[str, NodeView]:
     """A view for each node that was read."""
     return {
-        name: NodeView(reading.document)
-        for name, reading in snapshot.nodes.items()
-        if reading.document is not None
+        name: NodeView(reading.document) for name, reading in snapshot.nodes.items() if reading.document is not None
     }
 
 
@@ -107,9 +105,7 @@ def _resolved(leg: Leg, world: World) -> Verdict:
     key = namespace_of(leg.pod), name_of(leg.pod)
     for endpoint in world.snapshot.items("clusterpolicyendpoints"):
         if key in endpoints.lists(endpoint):
-            why = (
-                f"ClusterPolicyEndpoint {name_of(endpoint)} lists the pod; this release does not evaluate it"
-            )
+            why = f"ClusterPolicyEndpoint {name_of(endpoint)} lists the pod; this release does not evaluate it"
             return Verdict(Layer.ENDPOINTS, Decision.UNKNOWN, "TIERS_NOT_EVALUATED", why)
     return endpoints.evaluate(leg.ends, world)
 
@@ -155,9 +151,7 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         evidence = (f"other filters there: {others}",) if others else ()
         return Verdict(layer, Decision.ALLOW, "NO_FILTER", why, evidence)
     found = kernel_verdict.decide(layer, direction, leg.ends.flow, view.maps)
-    return Verdict(
-        found.layer, found.decision, found.code, found.why, (_program_text(view, hook), *found.evidence)
-    )
+    return Verdict(found.layer, found.decision, found.code, found.why, (_program_text(view, hook), *found.evidence))
 
 
 def _program_text(view: DirectionView, hook: str) -> str:
@@ -181,9 +175,7 @@ def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
     if table is None:
         return Verdict(layer, Decision.NONE, "NO_TABLE", "no conntrack map is in use")
     if table.conntrack is None:
-        return Verdict(
-            layer, Decision.UNKNOWN, "NOT_READ", f"aws_conntrack_map (id {table.id}): {table.reason}"
-        )
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"aws_conntrack_map (id {table.id}): {table.reason}")
     found = kernel_verdict.conntrack_entries(table.conntrack, direction, leg.ends.flow, kernel.ifindex)
     if not found:
         return Verdict(layer, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")

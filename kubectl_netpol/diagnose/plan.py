@@ -252,6 +252,4 @@ def _port(question: Question, end: _End, pod: Json) -> tuple[int, int, str]:
         known = ", ".join(f"{port}/{protocol}" for protocol, port in declared) or "none is declared"
         raise UsageError(f"--port is needed: the receiving side does not have exactly one port ({known})")
     protocol, port = declared[0]
-    return *targets.parse_port(
-        f"{port}/{protocol}"
-    ), f"--port {port}/{protocol}: the only one that is declared"
+    return *targets.parse_port(f"{port}/{protocol}"), f"--port {port}/{protocol}: the only one that is declared"

@@ -92,15 +92,11 @@ def _by_rules(
     none = f"no entry of {where} matches {flow.peer(direction)}"
     state = layouts.STATE_NAMES.get(np_state, f"state {np_state}")
     if np_state == layouts.POLICIES_APPLIED:
-        return Verdict(
-            layer, Decision.DENY, "NO_ENTRY", f"{none}, and the pod state is POLICIES_APPLIED", evidence
-        )
+        return Verdict(layer, Decision.DENY, "NO_ENTRY", f"{none}, and the pod state is POLICIES_APPLIED", evidence)
     if baseline is not None and baseline.slot.action != 2:
         return _tier_verdict(layer, "BASELINE", baseline, cp_map, direction, evidence)
     if np_state == layouts.DEFAULT_ALLOW:
-        return Verdict(
-            layer, Decision.ALLOW, "DEFAULT_ALLOW", f"{none}, and the pod state is DEFAULT_ALLOW", evidence
-        )
+        return Verdict(layer, Decision.ALLOW, "DEFAULT_ALLOW", f"{none}, and the pod state is DEFAULT_ALLOW", evidence)
     return Verdict(layer, Decision.DENY, "DEFAULT_DENY", f"{none}, and the pod state is {state}", evidence)
 
 

@@ -130,9 +130,7 @@ class NodeView:
         if computed is None:
             assert routed is not None
             index = self.links_by_name[routed]["ifindex"]
-            why = (
-                f"no link {' or '.join(candidates)}; the route to {ips[0]} goes to {routed}: that one is used"
-            )
+            why = f"no link {' or '.join(candidates)}; the route to {ips[0]} goes to {routed}: that one is used"
             return routed, index, (why,), False
         index = self.links_by_name[computed]["ifindex"]
         if routed is None:
@@ -174,14 +172,10 @@ class NodeView:
                 return f"pin {pin['path']}: {pin['reason'] or 'its object is not known'}"
         return ""
 
-    def _direction(
-        self, direction: Direction, ifindex: int | None, identifier: str, reason: str
-    ) -> DirectionView:
+    def _direction(self, direction: Direction, ifindex: int | None, identifier: str, reason: str) -> DirectionView:
         filters: tuple[FilterView, ...] = ()
         if ifindex is not None:
-            filters = tuple(
-                _filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ())
-            )
+            filters = tuple(_filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ()))
             name = str(self.links_by_index[ifindex]["name"])
             reason = self.unread("filters", name, direction.tc_hook)
         attached = next((f for f in filters if f.name == direction.program_name), None)
@@ -229,9 +223,7 @@ class NodeView:
     def _pinned_maps(self, direction: Direction, identifier: str) -> dict[str, MapView]:
         maps = {}
         for role in ("np", "cp", "pod_state"):
-            number = (
-                self.pins.get(f"maps/{identifier}_{_MAP_SUFFIXES[direction, role]}") if identifier else None
-            )
+            number = self.pins.get(f"maps/{identifier}_{_MAP_SUFFIXES[direction, role]}") if identifier else None
             if number is not None:
                 maps[role] = self.map(number)
         for role, path in _GLOBAL_PINS.items():

@@ -63,9 +63,7 @@ class Skipped:
 ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
-def resolve(
-    policy: Json, direction: Direction, target: Json, world: World
-) -> tuple[list[Wanted], list[Skipped]]:
+def resolve(policy: Json, direction: Direction, target: Json, world: World) -> tuple[list[Wanted], list[Skipped]]:
     """All entries of one direction of one policy, as seen by one selected pod (named ingress ports)."""
     wanted: list[Wanted] = []
     skipped: list[Skipped] = []

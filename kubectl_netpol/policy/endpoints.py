@@ -87,9 +87,7 @@ def entries(endpoints: Iterable[Json], direction: Direction) -> Iterator[Endpoin
 def isolates(endpoints: Iterable[Json], direction: Direction) -> list[str]:
     """Names of the policies whose podIsolation (a copy of policyTypes) lists the direction."""
     kind = direction.value.capitalize()
-    return sorted(
-        {policy_of(e) for e in endpoints if kind in ((e.get("spec") or {}).get("podIsolation") or ())}
-    )
+    return sorted({policy_of(e) for e in endpoints if kind in ((e.get("spec") or {}).get("podIsolation") or ())})
 
 
 def evaluate(ends: Ends, world: World) -> Verdict:
@@ -118,9 +116,7 @@ def evaluate(ends: Ends, world: World) -> Verdict:
 
 
 def _by_entries(ends: Ends, rules: list[EndpointEntry], names: str) -> Verdict:
-    covering = [
-        rule for rule in rules if rule.prefix.version == ends.peer.version and ends.peer in rule.prefix
-    ]
+    covering = [rule for rule in rules if rule.prefix.version == ends.peer.version and ends.peer in rule.prefix]
     misses = []
     for rule in covering:
         where = f"{rule.endpoint} {rule.path}: {rule.prefix}"

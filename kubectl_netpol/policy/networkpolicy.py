@@ -173,9 +173,7 @@ def peer_matches(rule: RulePeer, ends: Ends, world: World) -> bool:
     if other is None:
         return False
     selector = peer.get("podSelector") or {}
-    return namespace_of(other) in peer_namespaces(rule, world) and selectors.matches(
-        selector, labels_of(other)
-    )
+    return namespace_of(other) in peer_namespaces(rule, world) and selectors.matches(selector, labels_of(other))
 
 
 def in_block(address: Address, block: Json) -> bool:
@@ -221,14 +219,10 @@ def _by_rules(ends: Ends, world: World, policies: list[Json]) -> Verdict:
         for rule in rule_peers(policy, ends.direction):
             ports = resolve_ports(rule.ports, ends.receiver)
             if not peer_matches(rule, ends, world):
-                misses.append(
-                    f"{rule.policy_name} {rule.path} allows {peer_text(rule.peer)}{_miss(rule, ends, world)}"
-                )
+                misses.append(f"{rule.policy_name} {rule.path} allows {peer_text(rule.peer)}{_miss(rule, ends, world)}")
             elif ports is None or not port_lists.admits(ports, ends.flow):
                 wanted = _ports_text(rule, ports)
-                misses.append(
-                    f"{rule.policy_name} {rule.path} matches, but allows {wanted}, not {ends.flow.port_text}"
-                )
+                misses.append(f"{rule.policy_name} {rule.path} matches, but allows {wanted}, not {ends.flow.port_text}")
             else:
                 allowed = f"{peer_text(rule.peer)} on {port_lists.text(ports)}"
                 why = f"{rule.policy_name} {rule.path} allows {allowed}"

@@ -65,9 +65,7 @@ def parse(text: str, namespace: str) -> TargetRef:
     elif len(parts) == 3 and parts[1].lower() in KINDS:
         found = TargetRef(KINDS[parts[1].lower()], parts[0], parts[2])
     else:
-        raise UsageError(
-            f'"{text}" is not a name: use pod/NAME, NAMESPACE/NAME, node/NAME, svc/NAME or an address'
-        )
+        raise UsageError(f'"{text}" is not a name: use pod/NAME, NAMESPACE/NAME, node/NAME, svc/NAME or an address')
     if not NAME.match(found.name) or not NAME.match(found.namespace or "x"):
         raise UsageError(f'"{text}" is not a valid Kubernetes name')
     return found
@@ -150,12 +148,8 @@ def pick_pod(text: str, namespace: str, world: World) -> tuple[Json, str]:
         raise UsageError(_not_found(target, world))
     if len(pods) > 1:
         names = [name_of(pod) for pod in pods]
-        shown = ", ".join(sorted(names)[:SHOWN]) + (
-            f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        )
-        raise UsageError(
-            f"{target.text} means {len(pods)} pods in {target.namespace}: {shown}", "name one of them"
-        )
+        shown = ", ".join(sorted(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        raise UsageError(f"{target.text} means {len(pods)} pods in {target.namespace}: {shown}", "name one of them")
     pod = pods[0]
     exact = target.kind == "pod" and name_of(pod) == target.name
     return pod, "" if exact else f"{target.text} is pod {ref(pod)}"

@@ -59,9 +59,7 @@ def _leg_lines(leg: LegVerdict, found: Explanation, wide: bool, with_headers: bo
     return lines
 
 
-def _direction_lines(
-    report: DirectionReport, found: Explanation, wide: bool, with_headers: bool
-) -> list[str]:
+def _direction_lines(report: DirectionReport, found: Explanation, wide: bool, with_headers: bool) -> list[str]:
     lines = []
     if report.view is not None and found.kernel is not None:
         lines += kernel_report.direction_lines(report.view, found.kernel.veth)
@@ -187,11 +185,7 @@ def _direction_data(report: DirectionReport) -> Json:
         for row in report.alignment.rows
     ]
     return {
-        **(
-            kernel_report.direction_data(report.view)
-            if report.view
-            else {"direction": report.direction.value}
-        ),
+        **(kernel_report.direction_data(report.view) if report.view else {"direction": report.direction.value}),
         "summary": report.summary,
         "agrees": report.agrees,
         "policies": list(report.alignment.policies),

@@ -186,9 +186,7 @@ def direction_data(view: DirectionView) -> Json:
         ],
         "program": program_data(view.program),
         "pinnedProgram": program_data(view.pinned_program),
-        "pinnedMapIds": {
-            map_label(m, view.direction): m.id for m in view.pinned_maps.values() if m.role != "unknown"
-        },
+        "pinnedMapIds": {map_label(m, view.direction): m.id for m in view.pinned_maps.values() if m.role != "unknown"},
     }
 
 

@@ -52,9 +52,7 @@ def clean_lines(lines: Sequence[str]) -> list[str]:
     return [clean(part) for line in lines for part in line.split("\n")]
 
 
-def _direction_tables(
-    pod: Json, view: DirectionView, world: World, wide: bool, with_headers: bool
-) -> list[str]:
+def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, with_headers: bool) -> list[str]:
     maps = [only_own(m, pod) for m in kernel_report.maps_of(view)]
     if not maps:
         return []

@@ -26,9 +26,7 @@ CODES = {"explain-drop": 1}
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_output(
-    name: str, form: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_output(name: str, form: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     code = run([*QUESTIONS[name], "-o", form, "--bundle", str(BUNDLE)])
     output = capsys.readouterr().out
     assert code == CODES.get(name, 0)

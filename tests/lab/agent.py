@@ -309,9 +309,7 @@ class Agent:
         entries = definition.max_entries
         if name == "aws_conntrack_map" and self.conntrack_size is not None:
             entries = self.conntrack_size
-        return bpfsys.map_create(
-            definition.type, definition.key_size, definition.value_size, entries, definition.flags
-        )
+        return bpfsys.map_create(definition.type, definition.key_size, definition.value_size, entries, definition.flags)
 
     def _create_global_maps(self) -> None:
         for name in GLOBAL_MAPS:

@@ -27,17 +27,13 @@ spec:
 
 def build(lab: LabCluster) -> None:
     """Make the article's objects with the article's kubectl commands, and wait until they are in the kernel."""
-    lab.server.controllers.name_hook = lambda kind, base: {"Pod": NGINX, "ReplicaSet": "nginx-f8d9c6576"}.get(
-        kind
-    )
+    lab.server.controllers.name_hook = lambda kind, base: {"Pod": NGINX, "ReplicaSet": "nginx-f8d9c6576"}.get(kind)
     lab.add_node(NODE, NODE_IP)
     lab.kubectl("apply", "-f", "-", input=POLICY)
     lab.kubectl("create", "deploy", "nginx", "--image=nginx", "--replicas=1")
     lab.kubectl("expose", "deploy", "nginx", "--port", "80")
     lab.kubectl("run", "accesstrue", "--image=busybox", "--labels", "access=true", "--", "sleep", "infinity")
-    lab.kubectl(
-        "run", "accessfalse", "--image=busybox", "--labels", "access=false", "--", "sleep", "infinity"
-    )
+    lab.kubectl("run", "accessfalse", "--image=busybox", "--labels", "access=false", "--", "sleep", "infinity")
     for name in (NGINX, "accesstrue", "accessfalse"):
         lab.server.wait_running(name)
     lab.settle()

@@ -81,9 +81,7 @@ def prog_load(instructions: bytes, licence: str = "GPL", type_: int = SCHED_CLS)
     licence_text = ctypes.create_string_buffer(licence.encode())
     head = struct.pack("<IIQQ", type_, len(instructions) // 8, _address(code), _address(licence_text))
     # The log makes the verifier slower, so it is asked for only after a refusal.
-    result, _ = _bpf(
-        PROG_LOAD, head, "load program", quiet=(errno.EACCES, errno.EINVAL, errno.E2BIG, errno.EPERM)
-    )
+    result, _ = _bpf(PROG_LOAD, head, "load program", quiet=(errno.EACCES, errno.EINVAL, errno.E2BIG, errno.EPERM))
     if result >= 0:
         return result
     log = ctypes.create_string_buffer(1 << 22)
@@ -164,9 +162,7 @@ def prog_info(fd: int) -> ProgInfo:
     type_, id_ = struct.unpack_from("<II", raw, 0)
     count = struct.unpack_from("<I", raw, 52)[0]
     btf_id = struct.unpack_from("<I", raw, 128)[0]
-    return ProgInfo(
-        id_, type_, raw[8:16].hex(), raw[64:80].split(b"\0")[0].decode(), tuple(ids[:count]), btf_id
-    )
+    return ProgInfo(id_, type_, raw[8:16].hex(), raw[64:80].split(b"\0")[0].decode(), tuple(ids[:count]), btf_id)
 
 
 def map_info(fd: int) -> MapInfo:

@@ -38,9 +38,7 @@ def cache_dir() -> Path:
 
 
 def _flags(direction: str, defines: dict[str, int | None]) -> list[str]:
-    switches = [
-        f"-D{name}" if value is None else f"-D{name}={value}" for name, value in sorted(defines.items())
-    ]
+    switches = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in sorted(defines.items())]
     return ["-O2", "-target", "bpf", "-mcpu=v2", "-Wall", "-Werror", "-Wno-unused-function", *_uapi_include(),
             f"-I{SOURCE_DIR}", f"-DDIRECTION_{direction.upper()}", *switches]  # fmt: skip
 

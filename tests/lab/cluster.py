@@ -73,9 +73,7 @@ class SandboxPod:
         container = spec["containers"][0]
         argv = [*(container.get("command") or []), *(container.get("args") or [])]
         argv = argv or list(IMAGES.get(container["image"], ["sleep", "infinity"]))
-        self._main = self._node.popen(
-            argv, self.sandbox, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL
-        )
+        self._main = self._node.popen(argv, self.sandbox, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
         self._processes = _Processes()
         if argv[:2] == ["busybox", "httpd"]:
             wait_for_listener(self.sandbox, int(argv[argv.index("-p") + 1].rpartition(":")[2]))
@@ -169,9 +167,7 @@ def _is_program(root: str, place: str) -> bool:
     for _ in range(10):
         full = f"{root}{place}"
         if not os.path.islink(full):
-            return os.path.isfile(full) or os.path.isfile(
-                f"{root}{os.path.realpath(full).removeprefix(root)}"
-            )
+            return os.path.isfile(full) or os.path.isfile(f"{root}{os.path.realpath(full).removeprefix(root)}")
         target = os.readlink(full)
         place = target if target.startswith("/") else f"{os.path.dirname(place)}/{target}"
     return False
@@ -345,9 +341,7 @@ class LabCluster:
             timeout=timeout,
         )
         if check and done.returncode:
-            raise AssertionError(
-                f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
-            )
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
     # end -----------------------------------------------------------------------------------------------------

@@ -189,9 +189,7 @@ class _Cluster:
 
     def _service_port(self, service: Json, port: Json, allowed: Sequence[Json]) -> int | None:
         protocol = port.get("protocol") or "TCP"
-        candidates = [
-            s for s in service["spec"].get("ports") or () if (s.get("protocol") or "TCP") == protocol
-        ]
+        candidates = [s for s in service["spec"].get("ports") or () if (s.get("protocol") or "TCP") == protocol]
         for candidate in candidates:
             target = candidate.get("targetPort", candidate["port"])
             if type(target) is type(port["port"]) and target == port["port"]:
@@ -242,9 +240,7 @@ def _block_entry(peer: Json, ports: Sequence[Json]) -> dict[str, Any]:
     return _entry(peer["ipBlock"]["cidr"], ports, peer["ipBlock"].get("except") or ())
 
 
-def _ingress(
-    rules: Iterable[Json], selected: list[Json], own: str, cluster: _Cluster
-) -> list[dict[str, Any]]:
+def _ingress(rules: Iterable[Json], selected: list[Json], own: str, cluster: _Cluster) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for rule in rules:
         ports = _ports_on(rule.get("ports") or (), selected)
@@ -297,9 +293,7 @@ def merge(entries: Iterable[Json]) -> list[dict[str, Any]]:
         key = (entry["cidr"], tuple(sorted(entry.get("except") or ())))
         known = merged.get(key)
         if known is None:
-            merged[key] = _entry(
-                entry["cidr"], _distinct(entry.get("ports") or ()), entry.get("except") or ()
-            )
+            merged[key] = _entry(entry["cidr"], _distinct(entry.get("ports") or ()), entry.get("except") or ())
         elif "ports" not in known or not entry.get("ports"):
             known.pop("ports", None)
         else:
@@ -340,10 +334,7 @@ def _listed(pod: Json) -> dict[str, str]:
 def _slices(policy: Json, lists: Mapping[str, list[Any]], chunk: int) -> list[dict[str, Any]]:
     """Each list is cut on its own, so pods and rules of a policy may be in different slices. At least one."""
     count = max(1, *(-(-len(items) // chunk) for items in lists.values()))
-    return [
-        _endpoint(policy, i, {k: v[i * chunk : (i + 1) * chunk] for k, v in lists.items()})
-        for i in range(count)
-    ]
+    return [_endpoint(policy, i, {k: v[i * chunk : (i + 1) * chunk] for k, v in lists.items()}) for i in range(count)]
 
 
 def _endpoint(policy: Json, index: int, lists: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -112,9 +112,7 @@ def parse(data: bytes) -> BpfObject:
         for offset, info in struct.iter_unpack("<QQ", section.body):
             symbol = symbols[info >> 32]
             if info & 0xFFFFFFFF != R_BPF_64_64 or symbol.name not in definitions:
-                raise ElfError(
-                    f"relocation type {info & 0xFFFFFFFF} of {symbol.name!r} is not a map reference"
-                )
+                raise ElfError(f"relocation type {info & 0xFFFFFFFF} of {symbol.name!r} is not a map reference")
             relocations.append((offset, symbol.name))
     licence = sections[_index(sections, LICENSE_SECTION)].body.rstrip(b"\0").decode()
     return BpfObject(functions[0], sections[program].body, licence, definitions, tuple(relocations))

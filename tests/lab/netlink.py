@@ -110,9 +110,7 @@ class Netlink:
         """All answers as (type, body without the netlink header)."""
         with self._lock:
             self._sequence += 1
-            header = struct.pack(
-                "=IHHII", 16 + len(body), kind, NLM_REQUEST | NLM_ACK | flags, self._sequence, 0
-            )
+            header = struct.pack("=IHHII", 16 + len(body), kind, NLM_REQUEST | NLM_ACK | flags, self._sequence, 0)
             self._sock.send(header + body)
             return self._answers(what, dump=bool(flags & NLM_DUMP == NLM_DUMP))
 
@@ -202,9 +200,7 @@ class Netlink:
             body += attribute(5, _address(via)[1])
         return body + (attribute(4, index) if index else b"")
 
-    def replace_route(
-        self, destination: str, index: int = 0, via: str | None = None, table: int = MAIN_TABLE
-    ) -> None:
+    def replace_route(self, destination: str, index: int = 0, via: str | None = None, table: int = MAIN_TABLE) -> None:
         body = self._route(destination, index, via, link_scope=via is None, table=table)
         self.request(RTM_NEWROUTE, NLM_CREATE | NLM_REPLACE, body, f"route {destination}")
 
@@ -218,9 +214,7 @@ class Netlink:
     def add_source_rule(self, source: str, table: int) -> None:
         family, packed = _address(source)
         # action 1 = look up a table
-        body = struct.pack("=BBBBBBBBI", family, 0, len(packed) * 8, 0, table, 0, 0, 1, 0) + attribute(
-            2, packed
-        )
+        body = struct.pack("=BBBBBBBBI", family, 0, len(packed) * 8, 0, table, 0, 0, 1, 0) + attribute(2, packed)
         self.request(RTM_NEWRULE, NLM_CREATE | NLM_EXCL, body, f"rule from {source}")
 
     def add_permanent_neighbour(self, index: int, address: str, mac: bytes) -> None:

@@ -205,9 +205,7 @@ def popen_in(
 ) -> NsPopen:
     """`env` is the whole environment; without it the process gets a small default one."""
     environment = dict(DEFAULT_ENV if env is None else env)
-    return NsPopen(
-        nsenter_command(pid, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment, **options
-    )
+    return NsPopen(nsenter_command(pid, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment, **options)
 
 
 def run_in(

@@ -53,9 +53,7 @@ class Sandbox:
     def netlink(self) -> Netlink:
         return Netlink(netns.socket_in(self.pid, socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC))
 
-    def socket(
-        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
-    ) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket inside, for tests that need packets and no process."""
         return netns.socket_in(self.pid, family, kind, protocol)
 
@@ -238,9 +236,7 @@ Mount = tuple[str, str, bool]
 class Container(Sandbox):
     """A debug pod's container. It ends with its main process, or with close()."""
 
-    def __init__(
-        self, node: Node, request: dict[str, Any], environment: Mapping[str, str], stdin: File
-    ) -> None:
+    def __init__(self, node: Node, request: dict[str, Any], environment: Mapping[str, str], stdin: File) -> None:
         self.node = node
         self.env = environment
         self.exit_code: int | None = None
@@ -442,9 +438,7 @@ class Node(_Held):
     ) -> NsPopen:
         """`env` is added to the sandbox's own. kill() and terminate() reach the process itself."""
         target: Sandbox = sandbox or self
-        return netns.popen_in(
-            target.pid, argv, stdin, stdout, stderr, {**target.env, **(env or {})}, **options
-        )
+        return netns.popen_in(target.pid, argv, stdin, stdout, stderr, {**target.env, **(env or {})}, **options)
 
     def run(
         self,

@@ -82,9 +82,7 @@ def wrapped(line: str) -> list[str]:
 
 def coloured(line: str) -> str:
     text = html.escape(line, quote=False)
-    text = re.sub(
-        r"\x1b\[(3[123])(?:;1)?m", lambda m: f'<tspan fill="{COLOURS[m[1]]}" font-weight="bold">', text
-    )
+    text = re.sub(r"\x1b\[(3[123])(?:;1)?m", lambda m: f'<tspan fill="{COLOURS[m[1]]}" font-weight="bold">', text)
     return re.sub(r"\x1b\[0?m", "</tspan>", text)
 
 

@@ -78,10 +78,7 @@ def pings(place: Sandbox, ip: str) -> bool:
 
 
 def selected(node: Node, namespace: str, *names: str) -> list[dict[str, str]]:
-    return [
-        {"hostIP": node.ip, "podIP": node.pods[namespace, n].ip, "name": n, "namespace": namespace}
-        for n in names
-    ]
+    return [{"hostIP": node.ip, "podIP": node.pods[namespace, n].ip, "name": n, "namespace": namespace} for n in names]
 
 
 def endpoint(
@@ -128,7 +125,5 @@ def cluster_endpoint(
 def allow(cidr: str, *ports: tuple[str, int] | tuple[str, int, int], **more: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"cidr": cidr, **more}
     if ports:
-        entry["ports"] = [
-            {"protocol": p[0], "port": p[1], **({"endPort": p[2]} if len(p) == 3 else {})} for p in ports
-        ]
+        entry["ports"] = [{"protocol": p[0], "port": p[1], **({"endPort": p[2]} if len(p) == 3 else {})} for p in ports]
     return entry

@@ -1,4 +1,4 @@
-"""The agent stand-in's arithmetic: PolicyEndpoints -> map entries, against agent facts 4 and 5. No kernel needed."""
+"""The agent stand-in's arithmetic: PolicyEndpoints -> map entries (agent facts 4 and 5). No kernel needed."""
 
 from __future__ import annotations
 

@@ -104,9 +104,7 @@ def test_everywhere_is_both_families() -> None:
 def test_blocks_are_copied_verbatim() -> None:
     block = {"ipBlock": {"cidr": "10.1.2.3/8", "except": ["10.1.0.0/16"]}}
     spec = spec_of(policy(ingress=[{"from": [block], "ports": [tcp(80, endPort=90)]}]))
-    assert spec["ingress"] == [
-        {"cidr": "10.1.2.3/8", "except": ["10.1.0.0/16"], "ports": [tcp(80, endPort=90)]}
-    ]
+    assert spec["ingress"] == [{"cidr": "10.1.2.3/8", "except": ["10.1.0.0/16"], "ports": [tcp(80, endPort=90)]}]
 
 
 def test_rules_of_a_direction_that_is_not_a_type_are_shipped() -> None:
@@ -116,9 +114,7 @@ def test_rules_of_a_direction_that_is_not_a_type_are_shipped() -> None:
 
 
 def test_namespace_selectors() -> None:
-    by_label = {
-        "namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}
-    }
+    by_label = {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}}
     assert spec_of(policy(ingress=[{"from": [by_label]}]))["ingress"] == [{"cidr": "10.0.1.3"}]
     by_name = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}},
@@ -188,9 +184,7 @@ def test_named_target_port_that_means_another_number_elsewhere() -> None:
     one = pod("one-1", "10.0.1.1", ports={"http": 8080}, kind="x")
     two = pod("two-1", "10.0.1.2", ports={"http": 9090}, kind="x")
     peer = labelled(kind="x")
-    found = spec_of(policy(egress=[{"to": [peer], "ports": [tcp(8080)]}]), one, two, services=(named,))[
-        "egress"
-    ]
+    found = spec_of(policy(egress=[{"to": [peer], "ports": [tcp(8080)]}]), one, two, services=(named,))["egress"]
     assert [e["cidr"] for e in found] == ["10.0.1.1", "10.0.1.2"]
     both = [tcp(8080), tcp(9090)]
     found = spec_of(policy(egress=[{"to": [peer], "ports": both}]), one, two, services=(named,))["egress"]

@@ -345,9 +345,7 @@ def test_cluster_policy_tiers(
         (ALLOW, [(6, 20011, 80, 0), (6, 20000, 80, 0)], SHOT, BASELINE),
     ],
 )
-def test_baseline(
-    program: Program, np: int, slots: list[tuple[int, int, int, int]], verdict: int, tier: int
-) -> None:
+def test_baseline(program: Program, np: int, slots: list[tuple[int, int, int, int]], verdict: int, tier: int) -> None:
     program.state(np, APPLIED)
     program.cp("10.0.1.2/32", *slots)
     assert program.run() == verdict

@@ -50,9 +50,7 @@ def test_processes(node: Node) -> None:
 
 def test_pod_is_a_place_of_its_own(node: Node) -> None:
     pod = node.add_pod("shop", "web-1", "10.0.1.1", hosts={"api": "172.20.0.1"})
-    seen = node.run(
-        ["sh", "-c", "cat /proc/1/cmdline | wc -c; cat /etc/hosts; hostname"], pod, check=True
-    ).stdout
+    seen = node.run(["sh", "-c", "cat /proc/1/cmdline | wc -c; cat /etc/hosts; hostname"], pod, check=True).stdout
     assert "172.20.0.1 api\n" in seen
     assert seen.endswith("web-1\n")
     pod.set_hosts({"other": "10.9.9.9"})

@@ -220,9 +220,7 @@ def test_ids_agree_with_tc_and_bpftool(lab: Lab) -> None:
         assert f" id {handle.program_id} " in shown
         net = lab.node.run(["bpftool", "net", "show", "dev", str(handle.veth)], check=True).stdout
         assert f"clsact/{hook} handle_{direction} id {handle.program_id}" in net
-        pinned = lab.node.run(
-            ["bpftool", "-j", "prog", "show", "pinned", handle.program_pin], check=True
-        ).stdout
+        pinned = lab.node.run(["bpftool", "-j", "prog", "show", "pinned", handle.program_pin], check=True).stdout
         assert f'"id":{handle.program_id},' in pinned
         assert '"name"' not in pinned
         assert '"btf_id"' not in pinned
@@ -340,9 +338,7 @@ def test_busybox_wget_by_name(lab: Lab) -> None:
         assert (got.returncode, got.stdout) == (0, "hello\n")
         web = selected(lab.node, "shop", "web-1")
         lab.agent.sync([endpoint("closed", web)])
-        got = lab.node.run(
-            ["timeout", "0.6", "busybox", "wget", "-q", "-O", "-", "http://nginx/"], lab.client
-        )
+        got = lab.node.run(["timeout", "0.6", "busybox", "wget", "-q", "-O", "-", "http://nginx/"], lab.client)
         assert got.returncode != 0
     finally:
         httpd.kill()

@@ -374,8 +374,7 @@ def lpm_row(number: int, entries: Mapping[str, Sequence[tuple[int, ...]]], famil
     """An ingress_map or egress_map, or a cp map where the slots have four fields."""
     width = next((len(slot) for slots in entries.values() for slot in slots), 3)
     pairs = [
-        (lpm_key(prefix), b"".join(u32(*slot) for slot in padded(slots, width)))
-        for prefix, slots in entries.items()
+        (lpm_key(prefix), b"".join(u32(*slot) for slot in padded(slots, width))) for prefix, slots in entries.items()
     ]
     return map_row(number, 11, 8 if family == 4 else 20, 24 * 4 * width, pairs, **more)
 

@@ -56,9 +56,7 @@ def test_a_host_network_pod_is_a_peer_with_its_node_address():
 
 def test_entries_know_their_rule():
     wanted, _ = resolve([{}, to()])
-    assert [(w.policy, w.path, w.selects) for w in wanted[2:]] == [
-        ("p", "spec.egress[1].to[0]", "pods app=web")
-    ] * 2
+    assert [(w.policy, w.path, w.selects) for w in wanted[2:]] == [("p", "spec.egress[1].to[0]", "pods app=web")] * 2
 
 
 def test_an_absent_peer_list_is_everybody_in_both_families():

@@ -249,9 +249,7 @@ def test_an_address_is_named_where_selectors_are_all_there_is():
 
 def test_no_rule_at_all_has_no_evidence():
     verdict = judge([policy("a"), policy("b")])
-    assert verdict.why == (
-        "a, b isolate default/web-1 for ingress: there is no rule, so nothing is allowed"
-    )
+    assert verdict.why == ("a, b isolate default/web-1 for ingress: there is no rule, so nothing is allowed")
     assert verdict.evidence == ()
 
 
