@@ -140,7 +140,8 @@ def _container(options: DebugPodOptions) -> Json:
     return {
         "name": CONTAINER,
         "image": options.image,
-        "command": ["sleep", str(options.deadline_seconds)],
+        # Longer than the deadline, so that it is the deadline that ends the pod, with its reason in the status.
+        "command": ["sleep", str(options.deadline_seconds + 60)],
         "terminationMessagePolicy": "File",
         "securityContext": {"privileged": True},
         "resources": RESOURCES,

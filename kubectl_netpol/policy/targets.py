@@ -66,7 +66,7 @@ def parse(text: str, namespace: str) -> TargetRef:
         found = TargetRef(KINDS[parts[1].lower()], parts[0], parts[2])
     else:
         raise UsageError(f'"{text}" is not a name: use pod/NAME, NAMESPACE/NAME, node/NAME, svc/NAME or an address')
-    if not NAME.match(found.name) or not NAME.match(found.namespace or "x"):
+    if "" in parts or not NAME.match(found.name) or not NAME.match(found.namespace or "x"):
         raise UsageError(f'"{text}" is not a valid Kubernetes name')
     return found
 

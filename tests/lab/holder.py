@@ -22,6 +22,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
@@ -100,6 +101,13 @@ def answer(sock: socket.socket, **fields: object) -> None:
     """The receiver has SO_PASSCRED set: it learns this process's id as seen from its own pid namespace."""
     with contextlib.suppress(OSError):
         sock.send(json.dumps(fields).encode())
+
+
+def answer_for(sock: socket.socket, pid: int) -> None:
+    """ "ready" in the name of another process, whose id the receiver learns as with answer()."""
+    who = struct.pack("3i", pid, os.getuid(), os.getgid())
+    with contextlib.suppress(OSError):
+        sock.sendmsg([b'{"event": "ready"}'], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)])
 
 
 def guarded(sock: socket.socket, work: object, *args: object) -> None:
@@ -226,8 +234,14 @@ def start_container(request: dict[str, Any], sock: socket.socket, stdio: list[in
         os.close(fd)
     # The mount namespace is a mark that every process of the container carries, exec'd ones too. It is read
     # while the main process waits, which may end at once afterwards.
-    mark = os.readlink(f"/proc/{main}/ns/mnt") if ours.recv(1) else ""
+    mark = ""
+    if ours.recv(1):
+        mark = os.readlink(f"/proc/{main}/ns/mnt")
+        ours.send(b"y")
+        # Its end closes on exec, so what is told to be ready is the program and not this script.
+        ours.recv(1)
     ours.close()
+    answer_for(sock, main)
     supervise(sock, main, own_pid, mark)
 
 
@@ -240,8 +254,6 @@ def run_container(request: dict[str, Any], sock: socket.socket, stdio: list[int]
     build_root(request)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
-    # A failing exec has to be told: the answer goes out before it, and the socket closes on exec.
-    answer(sock, event="ready")
     os.chdir(request["cwd"])
     try:
         os.execvpe(request["argv"][0], request["argv"], request["env"])

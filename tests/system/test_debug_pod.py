@@ -109,7 +109,7 @@ def test_two_at_once_have_a_pod_each(user: User) -> None:
 def test_our_pod_is_kubectls_but_for_the_listed_differences(user: User) -> None:
     """Both are posted at the same server; what differs is exactly what the code lists."""
     command = ("debug", f"node/{NODE}", f"--image={debug_pod.IMAGE}", "--profile=sysadmin", "-n", "kube-system")
-    user.lab.kubectl(*command, "--", "sleep", "300")
+    user.lab.kubectl(*command, "--", "sleep", "360")
     assert user.run("maps", "pod/nginx").returncode == 0
     posts = [r.body for r in user.lab.server.requests if r.verb == "create" and r.path.endswith("/kube-system/pods")]
     theirs = next(p for p in reversed(posts) if p["metadata"].get("name", "").startswith("node-debugger-"))

@@ -411,7 +411,7 @@ def pod_document(
     """
     name, space = owner["metadata"]["name"], owner["metadata"]["namespace"]
     veth = veth_names(space, name)[0]
-    identifier = next(i for i in identifiers(space, name) if separator in i)
+    identifier = next(i for i in identifiers(space, name) if i.endswith(f"{separator}{space}"))
     states = {0: APPLIED, 1: DEFAULT_ALLOW} if states is None else states
     maps = [ct_row(21, conntrack), map_row(22, 27, 0, 0, None)]
     pins = [pin("maps/global_aws_conntrack_map", 21), pin("maps/global_policy_events", 22)]

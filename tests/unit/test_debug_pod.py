@@ -200,7 +200,7 @@ def test_the_manifest_is_what_was_asked_for() -> None:
         },
     }
     assert pod["spec"]["activeDeadlineSeconds"] == 77
-    assert pod["spec"]["containers"][0]["command"] == ["sleep", "77"]
+    assert pod["spec"]["containers"][0]["command"] == ["sleep", "137"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def kubectl_debug(folder: Path, options: DebugPodOptions) -> Json:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = ["kubectl", "debug", "node/n1", f"--image={options.image}", "--profile=sysadmin", "-q"]
         command += ["-s", f"http://127.0.0.1:{server.server_port}", "-n", options.namespace]
-        command += ["--cache-dir", str(folder), "--", "sleep", str(options.deadline_seconds)]
+        command += ["--cache-dir", str(folder), "--", "sleep", str(options.deadline_seconds + 60)]
         environment = {**os.environ, "KUBECONFIG": str(folder / "none"), "HOME": str(folder)}
         done = subprocess.run(command, capture_output=True, env=environment, timeout=60)
         server.shutdown()
