@@ -18,6 +18,7 @@ import json
 import re
 import tarfile
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -93,7 +94,7 @@ def read(path: str) -> Snapshot:
 def read_from(file: IO[bytes], path: str) -> Snapshot:
     try:
         members = _members(file, path)
-    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, RecursionError) as error:
+    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error, RecursionError) as error:
         raise BundleError(f"{path}: not a bundle, or a damaged one: {error}") from error
     header = members.get("bundle.json")
     if header is None:
@@ -110,7 +111,8 @@ def read_from(file: IO[bytes], path: str) -> Snapshot:
 def _members(file: IO[bytes], path: str) -> dict[str, Json]:
     members: dict[str, Json] = {}
     total = 0
-    with tarfile.open(fileobj=file, mode="r|gz") as tar:
+    # Not tarfile's own "r|gz": that one neither checks the checksum nor misses the end of a truncated file.
+    with gzip.GzipFile(fileobj=file, mode="rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         for count, member in enumerate(tar):
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
                 raise BundleError(f"{path}: the bundle is larger than a bundle can be")
@@ -123,7 +125,17 @@ def _members(file: IO[bytes], path: str) -> dict[str, Json]:
             if not isinstance(document, dict):
                 raise BundleError(f"{path}: {member.name} is not a JSON object")
             members[member.name] = document
+        _read_to_end(plain, path)
     return members
+
+
+def _read_to_end(plain: gzip.GzipFile, path: str) -> None:
+    """What follows the archive is padding; the checksum of the file is checked at its very end."""
+    rest = 0
+    while chunk := plain.read(1 << 20):
+        rest += len(chunk)
+        if rest > LARGEST_MEMBER:
+            raise BundleError(f"{path}: the bundle is larger than a bundle can be")
 
 
 def _snapshot(header: Json, members: Mapping[str, Json]) -> Snapshot:

@@ -134,6 +134,11 @@ def _invoke(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except SystemExit as ended:
+        # The option parser makes exit code 1 of a closed pipe, which would mean "denied" here.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     except Exception as error:
         # Usage errors of the option parser (typer brings its own copy of click, so ask by shape).
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):

@@ -91,8 +91,7 @@ def common_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 def capture_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The shared flags of a verb that reads a cluster and prints no table."""
-    without = {name: flag for name, flag in _NODE.items() if name != "bundle"}
-    return _with(verb, {**_CONNECTION, **without})
+    return _with(verb, {**_CONNECTION, **_NODE})
 
 
 def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
@@ -125,7 +124,7 @@ def _common(values: Mapping[str, Any]) -> Common:
     )
     return Common(
         connection=connection,
-        bundle=values.get("bundle", ""),
+        bundle=values["bundle"],
         image=values["image"],
         debug_namespace=values["debug_namespace"],
         keep=values["keep"],

@@ -143,7 +143,7 @@ def _open(common: Common, progress: Progress) -> Source:
     from kubectl_netpol.cluster.api import Api
     from kubectl_netpol.cluster.connection import connect
     from kubectl_netpol.cluster.live import LiveSource
-    from kubectl_netpol.node.debug_pod import DebugPodOptions, open_debug_pod
+    from kubectl_netpol.node.debug_pod import DebugPodOptions, interruptible, open_debug_pod
     from kubectl_netpol.node.transport import read_node
 
     progress.step("connecting")
@@ -157,8 +157,8 @@ def _open(common: Common, progress: Progress) -> Source:
     )
 
     def read(node: str, request: Json) -> Json:
-        with open_debug_pod(api, node, options, progress.step) as pod:
+        with open_debug_pod(api, node, options, progress.step, warn=progress.note) as pod:
             progress.step(f"reading the kernel of node {node}")
             return read_node(pod, request)
 
-    return LiveSource(api, read)
+    return LiveSource(api, read, interruptible)

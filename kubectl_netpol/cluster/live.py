@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,8 @@ class LiveSource:
 
     api: Api
     read_node: NodeReader
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered in the main thread while others read nodes: a signal must reach their debug pods too."""
     taken_at: str = field(default_factory=lambda: _now())
     tool_version: str = __version__
 
@@ -73,7 +76,7 @@ class LiveSource:
         if len(requests) == 1:
             # In the main thread, so that signals end the debug pod's life at once.
             return {node: self._node(node, request) for node, request in requests.items()}
-        with ThreadPoolExecutor(max_workers=max(1, len(requests))) as pool:
+        with self.guard(), ThreadPoolExecutor(max_workers=max(1, len(requests))) as pool:
             return dict(zip(requests, pool.map(self._node, requests, requests.values()), strict=True))
 
     def _node(self, node: str, request: Json) -> NodeReading:

@@ -77,12 +77,16 @@ def pod_states(keys: bytes, values: bytes) -> dict[int, int]:
 def conntrack_entries(keys: bytes, values: bytes, layout: layouts.Layout) -> tuple[ConntrackEntry, ...]:
     """Entries of aws_conntrack_map, in map order."""
     structure = layouts.CONNTRACK_KEY4 if layout.family == 4 else layouts.CONNTRACK_KEY6
-    if len(keys) % structure.size or len(keys) // structure.size != len(values) // layout.value_size:
+    contents = layouts.CONNTRACK_VALUE1 if layout.value_size == 1 else layouts.CONNTRACK_VALUE16
+    for what, buffer, size in (("keys", keys, structure.size), ("values", values, contents.size)):
+        if len(buffer) % size:
+            raise DecodeError(f"{what}: {len(buffer)} bytes are not a multiple of {size}")
+    if len(keys) // structure.size != len(values) // contents.size:
         raise DecodeError(f"{len(keys)} bytes of keys, {len(values)} bytes of values")
     address: Callable[[bytes], Address] = IPv4Address if layout.family == 4 else IPv6Address
     return tuple(
-        ConntrackEntry(address(src), sport, address(dst), dport, protocol, address(owner), ifindex, value)
+        ConntrackEntry(address(src), sport, address(dst), dport, protocol, address(owner), ifindex, *value)
         for (src, sport, dst, dport, protocol, owner, ifindex), value in zip(
-            structure.iter_unpack(keys), values, strict=True
+            structure.iter_unpack(keys), contents.iter_unpack(values), strict=True
         )
     )

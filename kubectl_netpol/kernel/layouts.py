@@ -32,6 +32,8 @@ POD_STATE_VALUE = struct.Struct("<B")
 CONNTRACK_KEY4 = struct.Struct("<4sH2x4sHBx4sI")
 CONNTRACK_KEY6 = struct.Struct("<16sH2x16sHBx16sI")
 CONNTRACK_VALUE1 = struct.Struct("<B")
+# Agent >= 1.4.2: state pair, and when the entry was last hit, ns of CLOCK_MONOTONIC.
+CONNTRACK_VALUE16 = struct.Struct("<QQ")
 
 assert NP_SLOT.size * SLOTS == 288
 assert CP_SLOT.size * SLOTS == 384
@@ -80,6 +82,8 @@ LAYOUTS = (
     Layout("pod state", "pod_state", MAP_TYPE_HASH, 4, 1, 0, ">= 1.2.0"),
     Layout("conntrack with ifindex, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 1, 4, "1.3.7 to 1.4.1"),
     Layout("conntrack with ifindex, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 1, 6, "1.3.7 to 1.4.1"),
+    Layout("conntrack with last seen, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 16, 4, ">= 1.4.2"),
+    Layout("conntrack with last seen, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 16, 6, ">= 1.4.2"),
     Layout("policy events", "events", MAP_TYPE_RINGBUF, 0, 0, 0, "all"),
 )
 

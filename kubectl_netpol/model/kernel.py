@@ -82,6 +82,8 @@ class ConntrackEntry(NamedTuple):
     ifindex: int
     value: int
     """State pair at creation; see ``kernel.layouts.STATE_PAIRS``."""
+    last_seen: int | None = None
+    """ns of CLOCK_MONOTONIC; None where the layout has no such field."""
 
 
 @dataclass(frozen=True)

@@ -265,6 +265,7 @@ def conntrack_data(flow: ConntrackEntry, world: World) -> Json:
         "owner": str(flow.owner),
         "ifindex": flow.ifindex,
         "value": flow.value,
+        "lastSeenNs": flow.last_seen,
         "allowedUnder": layouts.state_pair_text(flow.value),
         "who": conntrack_who(flow, world),
     }

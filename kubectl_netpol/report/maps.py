@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_netpol.kernel.layouts import MAP_TYPE_NAMES
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import ConntrackEntry, DirectionView, MapView, PodKernel
+from kubectl_netpol.model.kernel import DirectionView, MapView, PodKernel
 from kubectl_netpol.policy.world import World, node_of, pod_ips, ref
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.output import API_VERSION
@@ -21,11 +21,8 @@ def only_own(view: MapView, pod: Json) -> MapView:
     if view.conntrack is None:
         return view
     own = set(pod_ips(pod))
-
-    def concerns(flow: ConntrackEntry) -> bool:
-        return flow.owner in own or flow.source in own or flow.destination in own
-
-    kept = tuple(flow for flow in view.conntrack if concerns(flow))
+    # A flow between two pods of a node has an entry for each: the owner is the pod whose program made it.
+    kept = tuple(flow for flow in view.conntrack if flow.owner in own)
     return MapView(**{**vars(view), "conntrack": kept})
 
 

@@ -68,6 +68,7 @@ class Generation:
 GENERATIONS = {
     "1.3.7": Generation("1.3.7", "-", 10307, forgets_egress_catch_all=True),
     "1.4.1": Generation("1.4.1", "@", 10401, forgets_egress_catch_all=False),
+    "1.4.2": Generation("1.4.2", "@", 10402, forgets_egress_catch_all=False),
 }
 
 

@@ -151,6 +151,9 @@ def test_a_bundle_answers_as_the_live_cluster(user: User, form: str, tmp_path: P
     bundle = tmp_path / "article.tar.gz"
     done = user.run("capture", "pod/nginx", "-f", str(bundle))
     assert done.returncode == 0, done.stderr
+    again = tmp_path / "again.tar.gz"
+    assert user.run("capture", "pod/nginx", "-f", str(again), "--bundle", str(bundle)).returncode == 0
+    assert again.read_bytes() == bundle.read_bytes()
     for arguments in (
         ["explain", "pod/nginx"],
         ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,49 @@ def test_two_nodes_are_read_for_one_flow(user: User) -> None:
     assert (code, answer["verdict"], answer["cause"]) == (1, "DROP", "selector")
     assert {leg["node"]: leg["verdict"] for leg in answer["legs"]} == {NODE: "DROP", other: "ALLOW"}
     assert user.debug_pods() == []
+
+
+@pytest.mark.parametrize(
+    ("generation", "identifier", "value_size"),
+    [("1.3.7", "nginx-f8d9c6576-default", 1), ("1.4.1", "nginx-f8d9c6576@default", 1),
+     ("1.4.2", "nginx-f8d9c6576@default", 16)],
+)  # fmt: skip
+def test_agents_from_1_3_7_on(plugin_bin: Path, generation: str, identifier: str, value_size: int) -> None:
+    """Both forms of the pod identifier, both sizes of a conntrack value; packets and verdicts agree."""
+    require_lab()
+    require_tools("kubectl")
+    with article.cluster(generation=generation) as lab:
+        article.build(lab)
+        user = User(lab, plugin_bin)
+        assert reaches(lab, "accesstrue")
+        assert not reaches(lab, "accessfalse")
+        for pod, verdict in (("accesstrue", "ALLOW"), ("accessfalse", "DROP")):
+            _, answer = ask(user, "pod/nginx", "--from", f"pod/{pod}", "--port", "80")
+            assert (answer["verdict"], answer["kernel"]["podIdentifier"]) == (verdict, identifier)
+        found = json.loads(user.run("maps", "pod/nginx", "--direction", "ingress", "-o", "json").stdout)
+        table = next(m for m in found["directions"][0]["maps"] if m["name"] == "aws_conntrack_map")
+        assert table["valueSize"] == value_size
+        flows = [e for e in table["entries"] if e["source"] == article.TRUE_IP]
+        assert [f["allowedUnder"] for f in flows] == ["POLICIES_APPLIED (cluster policies: DEFAULT_ALLOW)"]
+        assert (flows[0]["lastSeenNs"] is not None) == (value_size == 16)
+
+
+def test_a_signal_reaches_the_pods_of_both_nodes(user: User) -> None:
+    other = "ip-172-31-97-21.ap-northeast-1.compute.internal"
+    user.lab.add_node(other, "172.31.97.21")
+    user.lab.server.controllers.scheduler = lambda pod, nodes: other
+    user.lab.kubectl("run", "far", "--image=busybox", "--labels", "access=true", "--", "sleep", "infinity")
+    user.lab.server.wait_running("far")
+    user.lab.settle()
+    slow = user.lab.server.faults.slow(20, "/exec$")
+    process = user.start("explain", "pod/nginx", "--from", "pod/far", "--port", "80")
+    deadline = time.monotonic() + 15
+    while slow.hits < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, ""), err
+    while user.debug_pods():
+        assert time.monotonic() < deadline + 15
+        time.sleep(0.05)

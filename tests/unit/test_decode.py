@@ -72,17 +72,29 @@ FLOW4 = st.tuples(V4, U16, V4, U16, st.integers(0, 255), V4, U32, st.integers(0,
 FLOW6 = st.tuples(V6, U16, V6, U16, st.integers(0, 255), V6, U32, st.integers(0, 255))
 
 
-@pytest.mark.parametrize(("layout", "flows"), [(CT4, FLOW4), (CT6, FLOW6)], ids=["v4", "v6"])
+CT4_SEEN, CT6_SEEN = layouts.layout_of(9, 24, 16), layouts.layout_of(9, 60, 16)
+
+
+@pytest.mark.parametrize(
+    ("layout", "flows"),
+    [(CT4, FLOW4), (CT6, FLOW6), (CT4_SEEN, FLOW4), (CT6_SEEN, FLOW6)],
+    ids=["v4", "v6", "v4 with last seen", "v6 with last seen"],
+)
 @given(data=st.data())
 def test_conntrack_round_trips(layout, flows, data):
     wanted = data.draw(st.lists(flows, max_size=5))
+    seen = [data.draw(st.integers(0, 2**64 - 1)) if layout.value_size == 16 else None for _ in wanted]
     keys = b""
     for source, sport, destination, dport, protocol, owner, ifindex, _ in wanted:
         ports = [port.to_bytes(2, "little") for port in (sport, dport)]
         keys += source.packed + ports[0] + b"\0\0" + destination.packed + ports[1] + bytes([protocol, 0])
         keys += owner.packed + u32(ifindex)
-    found = decode.conntrack_entries(keys, bytes(flow[-1] for flow in wanted), layout)
-    assert [tuple(entry) for entry in found] == wanted
+    values = b"".join(
+        bytes([flow[-1]]) if last is None else flow[-1].to_bytes(8, "little") + last.to_bytes(8, "little")
+        for flow, last in zip(wanted, seen, strict=True)
+    )
+    found = decode.conntrack_entries(keys, values, layout)
+    assert [tuple(entry) for entry in found] == [(*flow, last) for flow, last in zip(wanted, seen, strict=True)]
 
 
 def test_a_conntrack_key_by_hand():

@@ -19,6 +19,7 @@ struct map_def {
 	__u32 flags;
 };
 
+static __u64 (*const ktime_get_ns)(void) __attribute__((unused)) = (void *)BPF_FUNC_ktime_get_ns;
 static void *(*const map_lookup)(const void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const map_update)(const void *map, const void *key, const void *value,
 				__u64 flags) = (void *)BPF_FUNC_map_update_elem;

@@ -12,8 +12,8 @@
 #define NPA_GEN 10307
 #endif
 
-#if NPA_GEN < 10307 || NPA_GEN >= 10402
-#error "only the generation of agent 1.3.7 .. 1.4.1 is written so far"
+#if NPA_GEN < 10307
+#error "only the generations from agent 1.3.7 on are written so far"
 #endif
 #ifdef NPA_IPV6
 #error "only IPv4 is written so far"
@@ -94,9 +94,18 @@ struct ct_key {
 	__u32 ifindex;
 };
 
+#if NPA_GEN >= 10402
+#define CT_VALUE_BYTES 16
+struct ct_value {
+	__u64 pair;
+	__u64 last_seen; /* ns of CLOCK_MONOTONIC, renewed at each forward or reverse hit */
+};
+#else
+#define CT_VALUE_BYTES 1
 struct ct_value {
 	__u8 pair;
 };
+#endif
 
 struct event {
 	struct addr src;
@@ -115,7 +124,7 @@ _Static_assert(sizeof(struct lpm_key) == 4 + 4 * ADDR_WORDS, "LPM key");
 _Static_assert(sizeof(struct np_value) == 12 * NP_SLOTS, "NetworkPolicy value");
 _Static_assert(sizeof(struct cp_value) == 16 * CP_SLOTS, "cluster policy value");
 _Static_assert(sizeof(struct ct_key) == 12 + 12 * ADDR_WORDS, "conntrack key");
-_Static_assert(sizeof(struct ct_value) == 1, "conntrack value");
+_Static_assert(sizeof(struct ct_value) == CT_VALUE_BYTES, "conntrack value");
 _Static_assert(sizeof(struct event) == 24 + 8 * ADDR_WORDS, "event record");
 
 #endif

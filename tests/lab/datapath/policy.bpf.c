@@ -276,11 +276,18 @@ INLINE __u32 evaluate(const struct flow *flow, __u8 np_state, __u8 *tier)
 	return np_state == STATE_ALLOW;
 }
 
+INLINE void seen(struct ct_value *value)
+{
+#if NPA_GEN >= 10402
+	value->last_seen = ktime_get_ns();
+#endif
+}
+
 SEC("tc_cls") int HANDLER(struct __sk_buff *skb)
 {
 	struct flow flow = {0};
 	struct ct_key forward, reverse;
-	struct ct_value fresh, *known;
+	struct ct_value fresh, *known, *back;
 	__u32 np_key = KEY_NETWORK_POLICY, cp_key = KEY_CLUSTER_POLICY, verdict;
 	__u8 *np_state, *cp_state, tier = TIER_ERROR;
 
@@ -295,17 +302,22 @@ SEC("tc_cls") int HANDLER(struct __sk_buff *skb)
 	fresh.pair = state_pair(*np_state, *cp_state);
 	fill_ct_keys(&flow, skb->ifindex, &forward, &reverse);
 	known = map_lookup(&aws_conntrack_map, &forward);
-	if (known && known->pair == fresh.pair)
+	if (known && known->pair == fresh.pair) {
+		seen(known);
 		return TC_ACT_OK;
+	}
 	/* An entry of another state pair is judged again; the reverse direction is not asked then. */
-	if (!known && map_lookup(&aws_conntrack_map, &reverse))
+	if (!known && (back = map_lookup(&aws_conntrack_map, &reverse))) {
+		seen(back);
 		return TC_ACT_OK;
+	}
 	verdict = evaluate(&flow, *np_state, &tier);
 	report(skb, &flow, verdict, tier);
 	if (!verdict) {
 		map_delete(&aws_conntrack_map, &forward);
 		return TC_ACT_SHOT;
 	}
+	seen(&fresh);
 	map_update(&aws_conntrack_map, &forward, &fresh, BPF_ANY);
 	return TC_ACT_OK;
 }

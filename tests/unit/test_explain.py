@@ -1,0 +1,368 @@
+"""The answer of `explain`, for flows and for whole pods."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_netpol.diagnose.explain import explain
+from kubectl_netpol.diagnose.layers import Cause
+from kubectl_netpol.diagnose.plan import Question, make_plan
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.policy.world import World
+from kubectl_netpol.report import explain as report
+from tests.unit.builders import (
+    ACCESS_ENDPOINT,
+    ACCESS_MAP,
+    ACCESS_NGINX,
+    ACCESS_TRUE,
+    ANY,
+    APPLIED,
+    DEFAULT_ALLOW,
+    DEFAULT_DENY,
+    NGINX,
+    NODE,
+    NODE_IP,
+    TCP80,
+    article,
+    clsact,
+    endpoint,
+    link,
+    map_row,
+    meta,
+    pe_port,
+    pod,
+    pod_document,
+    policy,
+    program,
+    route,
+    service,
+    service_port,
+    tc_filter,
+)
+from tests.unit.builders import entry as pe_entry
+
+INGRESS = (Direction.INGRESS,)
+EGRESS = (Direction.EGRESS,)
+
+
+def ask(snapshot: Snapshot, name="nginx", **more):
+    return explain(make_plan(Question(name, **more), "default", World(snapshot)), snapshot)
+
+
+def flow(snapshot, source="accesstrue"):
+    return ask(snapshot, source=source, port="80")
+
+
+# ---- flows
+
+
+def both_pods(doc, *others):
+    """One node document that also has the veths of other, unrestricted pods."""
+    links, routes, qdiscs = list(doc["links"]), list(doc["routes"]), list(doc["qdiscs"])
+    from kubectl_netpol.kernel.identity import veth_names
+
+    for number, other in enumerate(others, 20):
+        links.append(link(veth_names("default", other["metadata"]["name"])[0], number))
+        routes.append(route(other["status"]["podIP"], number))
+        qdiscs.append(clsact(number))
+    return {**doc, "links": links, "routes": routes, "qdiscs": qdiscs}
+
+
+GOOD = both_pods(pod_document(NGINX, ingress=ACCESS_MAP), ACCESS_TRUE, pod("accessfalse", "10.0.96.116"))
+
+
+def test_an_allowed_flow():
+    found = flow(article(GOOD))
+    assert found.answer.startswith("ALLOW: default/accesstrue (10.0.1.218) -> default/nginx-f8d9c6576-8b4vf (10.0.4.5)")
+    assert (found.decision.value, found.cause) == ("allow", Cause.NONE)
+    assert found.next_step.startswith("policy does not stop this flow")
+
+
+def test_the_denied_flow_of_the_article_names_the_rule_and_the_label():
+    found = flow(article(GOOD), "accessfalse")
+    assert found.answer.startswith(
+        "DROP: default/accessfalse (10.0.96.116) -> default/nginx-f8d9c6576-8b4vf (10.0.4.5) 80/TCP"
+    )
+    assert "is dropped at the ingress of nginx-f8d9c6576-8b4vf" in found.answer
+    assert found.cause is Cause.SELECTOR
+    assert "access=true is wanted, it has access=false" in found.next_step
+    assert found.next_step.endswith("kubectl -n default edit networkpolicy access-nginx")
+
+
+@pytest.mark.parametrize(
+    ("objects", "rules", "source", "cause", "says"),
+    [
+        (
+            {"policyendpoints": [endpoint("access-nginx", pods=[NGINX])]},
+            {f"{NODE_IP}/32": [ANY]},
+            "accesstrue",
+            Cause.RESOLUTION,
+            "get policyendpoints -o yaml",
+        ),
+        ({}, {f"{NODE_IP}/32": [ANY]}, "accesstrue", Cause.KERNEL, "kubectl netpol-ebpf maps nginx-f8d9c6576-8b4vf -n"),
+        (
+            {"networkpolicies": Collection(reason="forbidden")},
+            ACCESS_MAP,
+            "accessfalse",
+            Cause.UNKNOWN,
+            "no policy that was read says so",
+        ),
+    ],
+)
+def test_the_next_step_follows_from_the_cause(objects, rules, source, cause, says):
+    doc = both_pods(pod_document(NGINX, ingress=rules), ACCESS_TRUE)
+    found = flow(article(doc, **objects), source)
+    assert (found.decision.value, found.cause) == ("deny", cause)
+    assert says in found.next_step
+
+
+def test_an_unread_node_leaves_the_flow_undecided():
+    found = flow(Snapshot(article().collections, {NODE: NodeReading(None, "no image")}))
+    assert found.decision.value == "unknown"
+    assert found.answer.startswith("UNKNOWN: ")
+    assert found.unread == (f"{NODE}: no image",)
+
+
+def test_an_allowed_leg_and_a_dropped_one_are_a_dropped_flow():
+    """The client's own egress policy drops it, whatever the receiver says."""
+    deny = policy("no-egress", selects={"access": "true"}, types=["Egress"])
+    client = pod_document(ACCESS_TRUE, egress={f"{NODE_IP}/32": [ANY]}, ifindex=9)
+    slices = [ACCESS_ENDPOINT, endpoint("no-egress", pods=[ACCESS_TRUE], isolation=["Egress"])]
+    # Two pods on two nodes, so that the ids of the two documents cannot meet.
+    away = pod("accesstrue", "10.0.1.218", labels={"access": "true"}, node="node-b", host_ip="10.0.0.2")
+    snapshot = article(pods=[NGINX, away], networkpolicies=[ACCESS_NGINX, deny], policyendpoints=slices)
+    snapshot = Snapshot(snapshot.collections, {**snapshot.nodes, "node-b": NodeReading(client)})
+    found = flow(snapshot)
+    assert [leg.decision.value for leg in found.legs] == ["allow", "deny"]
+    assert found.decision.value == "deny"
+    assert "is dropped at the egress of accesstrue" in found.answer
+    assert found.next_step.endswith("edit networkpolicy no-egress")
+
+
+def test_a_service_is_dropped_when_one_of_its_pods_drops():
+    second = pod("nginx-2", "10.0.4.6", labels={"app": "nginx"}, ports=[])
+    offered = service("nginx", "10.100.0.1", selector={"app": "nginx"}, ports=[service_port(80)])
+    found = ask(
+        article(both_pods(GOOD, second), pods=[NGINX, second, pod("accessfalse", "10.0.96.116")], services=[offered]),
+        "accessfalse",
+        destination="svc/nginx",
+    )
+    assert [leg.decision.value for leg in found.legs] == ["allow", "deny", "allow"]
+    assert "(and so at 1 of 2 pods behind the Service)" in found.answer
+    assert found.next_step.endswith("edit networkpolicy access-nginx")
+
+
+# ---- whole pods
+
+
+def report_of(doc, directions=INGRESS, **objects):
+    found = ask(article(doc, **objects), directions=directions)
+    return found, found.directions[0]
+
+
+def rules(ingress=None, states=None, **more):
+    return pod_document(NGINX, ingress=ACCESS_MAP if ingress is None else ingress, states=states, **more)
+
+
+UNSELECTED = {"networkpolicies": [], "policyendpoints": []}
+NODE_ONLY = {f"{NODE_IP}/32": [ANY]}
+
+
+@pytest.mark.parametrize(
+    ("doc", "directions", "objects", "agrees", "summary"),
+    [
+        (rules(), INGRESS, {}, True, "ingress is restricted by access-nginx, and the kernel agrees"),
+        (rules(), EGRESS, {}, True, "egress is not restricted by any NetworkPolicy, and the kernel agrees"),
+        (rules(NODE_ONLY), INGRESS, {}, False, "but 1 of 2 entries differ: see STATUS"),
+        ({**rules(), "filters": []}, INGRESS, {}, False, "but no handle_ingress filter is attached"),
+        ({**rules(), "filters": []}, EGRESS, {}, True, "and the kernel agrees"),
+        ({**rules(), "filters": None}, INGRESS, {}, None, "the kernel was not read"),
+        ({**rules(), "links": [], "routes": []}, INGRESS, {}, None, "the kernel was not read: no link eni"),
+        ({**rules(), "programs": rules()["programs"][1:]}, INGRESS, {}, None, "program 432 is gone"),
+        (rules(states={}), INGRESS, {}, False, "the pod state is missing (key 0): the program drops"),
+        (rules(states={0: APPLIED}), INGRESS, {}, False, "the pod state is missing (key 1)"),
+        (rules(states={0: DEFAULT_ALLOW, 1: 1}), INGRESS, {}, False, "but the pod state is DEFAULT_ALLOW"),
+        (rules(NODE_ONLY, {0: DEFAULT_ALLOW, 1: 1}), INGRESS, UNSELECTED, True, "and the kernel agrees"),
+        (rules(NODE_ONLY, {0: DEFAULT_DENY, 1: 1}), INGRESS, UNSELECTED, False, "but the pod state is DEFAULT_DENY"),
+        (
+            rules(NODE_ONLY),
+            INGRESS,
+            UNSELECTED,
+            False,
+            "but the pod state is POLICIES_APPLIED, and no entry of the map lets everybody through",
+        ),
+        # Agents >= 1.3.0 consult the map in DEFAULT_ALLOW too: what is left over there still decides.
+        (
+            rules({**NODE_ONLY, "10.0.9.9/32": [TCP80]}, {0: DEFAULT_ALLOW, 1: 1}),
+            INGRESS,
+            UNSELECTED,
+            False,
+            "but 1 of 2 entries differ",
+        ),
+        (
+            rules(),
+            INGRESS,
+            {"policyendpoints": Collection(reason="forbidden")},
+            None,
+            "as far as the API could be read",
+        ),
+        (
+            rules(),
+            INGRESS,
+            {"networkpolicies": Collection(reason="forbidden")},
+            None,
+            "as far as the API could be read",
+        ),
+        (
+            {**rules(), "maps": [m if m["id"] != 101 else map_row(101, 11, 8, 288, None) for m in rules()["maps"]]},
+            INGRESS,
+            {},
+            None,
+            "its map could not be compared",
+        ),
+    ],
+    ids=[
+        "agrees",
+        "other-direction",
+        "entry-missing",
+        "no-filter",
+        "no-filter-unselected-direction",
+        "filters-unread",
+        "no-veth",
+        "program-gone",
+        "no-state",
+        "no-cluster-state",
+        "state-not-applied",
+        "unselected",
+        "strict",
+        "closed-by-left-over-state",
+        "left-over-entry",
+        "endpoints-unread",
+        "policies-unread",
+        "map-unread",
+    ],
+)
+def test_a_direction(doc, directions, objects, agrees, summary):
+    found, side = report_of(doc, directions, **objects)
+    assert side.agrees is agrees, side.summary
+    assert summary in side.summary
+    assert found.decision.value == {True: "allow", False: "deny", None: "unknown"}[agrees]
+
+
+def test_an_old_program_that_is_still_attached():
+    doc = rules()
+    doc = {
+        **doc,
+        "filters": [tc_filter(7, "egress", "handle_ingress", 500), *doc["filters"][1:]],
+        "programs": [*doc["programs"], program(500, [101, 102, 103, 21, 22])],
+    }
+    found, side = report_of(doc)
+    assert side.agrees is False
+    assert "the filter runs program 500 and the pin is program 432" in side.summary
+    assert found.cause is Cause.KERNEL
+
+
+@pytest.mark.parametrize(
+    ("slices", "cause", "says"),
+    [
+        ([endpoint("access-nginx", pods=[NGINX])], Cause.RESOLUTION, "get policyendpoints -o yaml"),
+        (
+            [endpoint("access-nginx", pods=[NGINX], ingress=[pe_entry("10.0.1.218", pe_port(80))])],
+            Cause.RESOLUTION,
+            "get policyendpoints -o yaml",
+        ),
+        ([ACCESS_ENDPOINT], Cause.KERNEL, "read the agent's log on node node-a"),
+    ],
+    ids=["not-resolved", "other-ports-resolved", "not-programmed"],
+)
+def test_the_cause_of_a_difference(slices, cause, says):
+    found, _ = report_of(rules(NODE_ONLY), policyendpoints=slices)
+    assert found.cause is cause
+    assert says in found.next_step
+
+
+def test_both_directions_are_the_default_and_one_bad_one_decides():
+    found = ask(article(rules(NODE_ONLY)))
+    assert [side.agrees for side in found.directions] == [False, True]
+    assert found.decision.value == "deny"
+    assert found.answer.startswith(f"default/nginx-f8d9c6576-8b4vf on node {NODE}: ingress is restricted by")
+
+
+def test_the_host_network_is_not_filtered():
+    host = pod("nginx-1", NODE_IP, labels={"app": "nginx"}, host_network=True)
+    found = ask(article(pods=[host, ACCESS_TRUE]), "nginx-1", directions=INGRESS)
+    assert (found.kernel, found.decision.value) == (None, "allow")
+    assert found.directions[0].summary == "ingress is not filtered: the pod is on the host network"
+
+
+def test_the_same_snapshot_gives_the_same_explanation():
+    snapshot = article(GOOD)
+    assert report.as_data(flow(snapshot)) == report.as_data(flow(snapshot))
+
+
+# ---- the report
+
+
+def test_the_text_of_a_flow_has_every_layer_and_the_next_step_last():
+    lines = report.as_text(flow(article(GOOD), "accessfalse"), wide=False, with_headers=True).split("\n")
+    for layer in ("INTENT", "ENDPOINTS", "PINNED", "ATTACHED", "CONNTRACK"):
+        assert any(line.lstrip().startswith(layer) for line in lines)
+    assert lines[0].startswith("DROP: ")
+    assert lines[-1].startswith("Next: nothing is broken")
+    assert any(line.startswith("Cause: selector: all layers") for line in lines)
+
+
+def test_the_cause_does_not_claim_that_unread_layers_agree():
+    snapshot = article(GOOD, policyendpoints=Collection(reason="forbidden"))
+    text = report.as_text(flow(snapshot), wide=False, with_headers=True)
+    assert "Cause: none: all layers that are known agree" in text
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("headers", [False, True])
+def test_the_text_of_a_pod_has_headers_where_they_are_wanted(wide, headers):
+    found = ask(article(GOOD))
+    text = report.as_text(found, wide=wide, with_headers=headers)
+    assert ("POLICYENDPOINT" in text) is headers
+    assert ("PREFIX" in text) is (headers and wide)
+    assert "pods access=true" in text
+    assert found.next_step in text
+
+
+def test_hostile_names_do_not_reach_the_terminal():
+    """Whatever an object is called, no escape sequence comes out."""
+    evil = "x\x1b[2J\u202e"
+    made = policy("p", selects={"app": "nginx"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"a": evil}}}]}])
+    found = ask(article(GOOD, networkpolicies=[made]))
+    text = report.as_text(found, wide=True, with_headers=True)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "x[2J" in text
+
+
+def test_data_of_a_flow():
+    data = report.as_data(flow(article(GOOD), "accessfalse"))
+    assert (data["kind"], data["verdict"], data["cause"], data["layersAgree"]) == (
+        "Explanation",
+        "DROP",
+        "selector",
+        None,
+    )
+    ingress = data["legs"][0]
+    assert [layer["verdict"] for layer in ingress["layers"]] == ["DENY", "DENY", "DROP", "DROP", "-"]
+    assert ingress["program"]["program"]["id"] == 432
+    assert (ingress["protocol"], ingress["port"]) == ("TCP", 80)
+
+
+def test_data_of_a_pod():
+    data = report.as_data(ask(article(GOOD)))
+    assert (data["verdict"], data["layersAgree"]) == (None, True)
+    assert data["directions"][0]["rows"][0]["status"] == "OK"
+    assert data["kernel"]["hostVeth"] == "eni9c515deae49"
+
+
+def test_cluster_policies_make_the_pods_intent_incomplete():
+    found = flow(article(GOOD, clusternetworkpolicies=[{"metadata": meta("cnp")}]), "accessfalse")
+    assert (found.decision.value, found.cause) == ("deny", Cause.UNKNOWN)
+    assert "edit networkpolicy" not in found.next_step

@@ -1,0 +1,323 @@
+"""Five verdicts of one leg, who differs first, and which of the article's three causes that is."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_netpol.diagnose.layers import Cause, judge, node_views
+from kubectl_netpol.diagnose.plan import Question, make_plan
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.policy.world import World
+from tests.unit.builders import (
+    ACCESS_ENDPOINT,
+    ACCESS_FALSE,
+    ACCESS_MAP,
+    ACCESS_NGINX,
+    ACCESS_TRUE,
+    ANY,
+    APPLIED,
+    DEFAULT_ALLOW,
+    NGINX,
+    NODE,
+    article,
+    ct_key,
+    endpoint,
+    entry,
+    map_row,
+    meta,
+    pod,
+    pod_document,
+    program,
+    service,
+    service_port,
+    tc_filter,
+)
+
+OPEN = {"0.0.0.0/0": [ANY]}
+CLOSED = {"10.0.0.1/32": [ANY]}
+NGINX_IP, TRUE_IP, FALSE_IP = (p["status"]["podIP"] for p in (NGINX, ACCESS_TRUE, ACCESS_FALSE))
+
+
+def leg(snapshot: Snapshot, source="accesstrue", index=0, **more):
+    """The ingress leg of nginx, or another one of the same question."""
+    world = World(snapshot)
+    asked = more or {"source": source, "port": "80"}
+    plan = make_plan(Question(more.pop("pod", "nginx"), **asked), "default", world)
+    return judge(plan.legs[index], world, node_views(snapshot))
+
+
+def words(found) -> str:
+    return " ".join(v.word for v in found.verdicts)
+
+
+def between(found):
+    return tuple(str(layer) for layer in found.break_between) if found.break_between else None
+
+
+RULES = pod_document(NGINX, ingress=ACCESS_MAP)
+ENDPOINT_ALL = endpoint("access-nginx", pods=[NGINX], ingress=[entry("0.0.0.0/0")])
+ENDPOINT_NONE = endpoint("access-nginx", pods=[NGINX])
+
+
+def stale(attached, pinned=ACCESS_MAP):
+    """The filter still runs an old program with a map of its own."""
+    doc = pod_document(NGINX, ingress=pinned)
+    old = pod_document(NGINX, ingress=attached)
+    rules = next(m for m in old["maps"] if m["id"] == 101)
+    return {
+        **doc,
+        "filters": [tc_filter(7, "egress", "handle_ingress", 500), *doc["filters"][1:]],
+        "programs": [*doc["programs"], program(500, [501, 102, 103, 21, 22])],
+        "maps": [*doc["maps"], {**rules, "id": 501}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "doc", "objects", "expected", "cause", "differ"),
+    [
+        ("accesstrue", RULES, {}, "ALLOW ALLOW ALLOW ALLOW -", Cause.NONE, None),
+        ("accessfalse", RULES, {}, "DENY DENY DROP DROP -", Cause.SELECTOR, None),
+        (
+            "accessfalse",
+            pod_document(NGINX, ingress=OPEN),
+            {"policyendpoints": [ENDPOINT_ALL]},
+            "DENY ALLOW ALLOW ALLOW -",
+            Cause.RESOLUTION,
+            ("INTENT", "ENDPOINTS"),
+        ),
+        (
+            "accesstrue",
+            pod_document(NGINX, ingress=CLOSED),
+            {"policyendpoints": [ENDPOINT_NONE]},
+            "ALLOW DENY DROP DROP -",
+            Cause.RESOLUTION,
+            ("INTENT", "ENDPOINTS"),
+        ),
+        (
+            "accesstrue",
+            pod_document(NGINX, ingress=CLOSED),
+            {},
+            "ALLOW ALLOW DROP DROP -",
+            Cause.KERNEL,
+            ("ENDPOINTS", "PINNED"),
+        ),
+        ("accesstrue", stale(CLOSED), {}, "ALLOW ALLOW ALLOW DROP -", Cause.KERNEL, ("PINNED", "ATTACHED")),
+        ("accessfalse", stale(OPEN), {}, "DENY DENY DROP ALLOW -", Cause.KERNEL, ("PINNED", "ATTACHED")),
+        (
+            "accessfalse",
+            {**RULES, "filters": []},
+            {},
+            "DENY DENY DROP ALLOW -",
+            Cause.KERNEL,
+            ("PINNED", "ATTACHED"),
+        ),
+        (
+            "accessfalse",
+            {**RULES, "filters": [], "programs": [], "maps": [], "pins": []},
+            {},
+            "DENY DENY - ALLOW -",
+            Cause.KERNEL,
+            ("ENDPOINTS", "ATTACHED"),
+        ),
+        ("accesstrue", {**RULES, "pins": []}, {}, "ALLOW ALLOW - ALLOW -", Cause.NONE, None),
+        (
+            "accesstrue",
+            {**RULES, "links": [], "routes": []},
+            {},
+            "ALLOW ALLOW ALLOW UNKNOWN -",
+            Cause.UNKNOWN,
+            None,
+        ),
+        (
+            "accesstrue",
+            {**RULES, "filters": None},
+            {},
+            "ALLOW ALLOW ALLOW UNKNOWN -",
+            Cause.UNKNOWN,
+            None,
+        ),
+        (
+            "accesstrue",
+            {**RULES, "pins": None},
+            {},
+            "ALLOW ALLOW UNKNOWN ALLOW -",
+            Cause.NONE,
+            None,
+        ),
+        (
+            "accessfalse",
+            RULES,
+            {"networkpolicies": Collection(reason="forbidden")},
+            "UNKNOWN DENY DROP DROP -",
+            Cause.UNKNOWN,
+            None,
+        ),
+        (
+            "accesstrue",
+            pod_document(NGINX, ingress=CLOSED),
+            {"policyendpoints": Collection(reason="forbidden")},
+            "ALLOW UNKNOWN DROP DROP -",
+            Cause.UNKNOWN,
+            ("INTENT", "PINNED"),
+        ),
+        (
+            "accessfalse",
+            RULES,
+            {"policyendpoints": Collection(reason="forbidden")},
+            "DENY UNKNOWN DROP DROP -",
+            Cause.SELECTOR,
+            None,
+        ),
+        (
+            "accessfalse",
+            pod_document(NGINX, ingress={}, states={}),
+            {},
+            "DENY DENY DROP DROP -",
+            Cause.SELECTOR,
+            None,
+        ),
+    ],
+    ids=[
+        "all-allow",
+        "all-deny",
+        "resolved-too-much",
+        "resolved-too-little",
+        "map-lacks-it",
+        "old-program-drops",
+        "old-program-lets-through",
+        "no-filter",
+        "nothing-on-the-node",
+        "no-pins",
+        "no-veth",
+        "filters-unread",
+        "pins-unread",
+        "policies-unread",
+        "endpoints-unread",
+        "endpoints-unread-deny",
+        "no-pod-state",
+    ],
+)
+def test_who_differs_first(source, doc, objects, expected, cause, differ):
+    found = leg(article(doc, **objects), source)
+    assert words(found) == expected
+    assert (found.cause, between(found)) == (cause, differ)
+    assert found.decision is found.verdicts[3].decision
+
+
+def test_a_node_that_was_not_read_is_unknown_with_its_reason():
+    full = article()
+    unread = Snapshot(full.collections, {NODE: NodeReading(None, "ImagePullBackOff")})
+    found = leg(unread)
+    assert words(found) == "ALLOW ALLOW UNKNOWN UNKNOWN UNKNOWN"
+    assert found.decided_by.why == "ImagePullBackOff"
+    assert leg(Snapshot(full.collections)).decided_by.why == f"node {NODE} was not read"
+
+
+def test_the_attached_verdict_names_hook_filter_program_and_a_pin_that_is_another():
+    evidence = leg(article(stale(CLOSED))).decided_by.evidence
+    assert evidence[0].startswith("tc egress hook of eni9c515deae49: filter handle_ingress runs program 500, but")
+    assert "the pin is program 432" in evidence[0]
+
+
+def test_other_filters_are_evidence_where_ours_is_missing():
+    doc = {**RULES, "filters": [tc_filter(7, "egress", "cil_to_container", 9)]}
+    found = leg(article(doc)).decided_by
+    assert (found.code, found.evidence) == ("NO_FILTER", ("other filters there: bpf cil_to_container",))
+
+
+def test_the_host_network_has_no_kernel_part():
+    host = pod("nginx", "10.0.0.1", labels={"app": "nginx"}, host_network=True)
+    found = leg(article(pods=[host, ACCESS_TRUE]))
+    assert words(found) == "ALLOW ALLOW - ALLOW -"
+    assert found.decided_by.code == "HOST_NETWORK"
+
+
+# ---- conntrack
+
+
+def conntrack(value, states=None, source=TRUE_IP, port=80):
+    key = ct_key(source, 4000, NGINX_IP, port, NGINX_IP, 7)
+    return pod_document(NGINX, ingress=ACCESS_MAP, conntrack=[(key, value)], states=states)
+
+
+@pytest.mark.parametrize(
+    ("doc", "source", "word", "code"),
+    [
+        (conntrack(5), "accesstrue", "ALLOW", "ESTABLISHED"),
+        (conntrack(5, source=FALSE_IP), "accessfalse", "ALLOW", "ESTABLISHED"),
+        (conntrack(5), "accessfalse", "-", "NO_ENTRY"),
+        (conntrack(5, port=81), "accesstrue", "-", "NO_ENTRY"),
+        (conntrack(2), "accesstrue", "-", "OTHER_STATES"),
+        (conntrack(2, {0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}), "accesstrue", "ALLOW", "ESTABLISHED"),
+        (conntrack(7, {0: APPLIED, 1: APPLIED}), "accesstrue", "ALLOW", "ESTABLISHED"),
+        (conntrack(2, {}), "accesstrue", "ALLOW", "ESTABLISHED"),
+        ({**RULES, "maps": [m for m in RULES["maps"] if m["id"] != 21]}, "accesstrue", "UNKNOWN", "NOT_READ"),
+        ({**RULES, "maps": [*RULES["maps"][1:], map_row(21, 9, 24, 1, None)]}, "accesstrue", "UNKNOWN", "NOT_READ"),
+    ],
+    ids=[
+        "same",
+        "denied-peer",
+        "other-peer",
+        "other-port",
+        "made-under-other-states",
+        "made-under-default-allow",
+        "applied-applied",
+        "states-unknown",
+        "map-gone",
+        "contents-unread",
+    ],
+)
+def test_established_flows(doc, source, word, code):
+    found = leg(article(doc), source)
+    assert (found.verdicts[4].word, found.verdicts[4].code) == (word, code)
+
+
+def test_conntrack_does_not_change_the_verdict_for_a_new_flow():
+    found = leg(article(conntrack(5, source=FALSE_IP)), "accessfalse")
+    assert (found.decision.value, found.cause) == ("deny", Cause.SELECTOR)
+
+
+# ---- policies of other kinds, Services
+
+
+@pytest.mark.parametrize(
+    ("kind", "item", "expected"),
+    [
+        ("clusternetworkpolicies", {"metadata": meta("cnp")}, "UNKNOWN ALLOW ALLOW ALLOW -"),
+        ("applicationnetworkpolicies", {"metadata": meta("anp", "default")}, "UNKNOWN ALLOW ALLOW ALLOW -"),
+        ("applicationnetworkpolicies", {"metadata": meta("anp", "other")}, "ALLOW ALLOW ALLOW ALLOW -"),
+        ("clusterpolicyendpoints", endpoint("cnp", namespace="", pods=[NGINX]), "ALLOW UNKNOWN ALLOW ALLOW -"),
+        ("clusterpolicyendpoints", endpoint("cnp", namespace="", pods=[]), "ALLOW ALLOW ALLOW ALLOW -"),
+    ],
+)
+def test_what_this_release_does_not_evaluate_is_unknown(kind, item, expected):
+    assert words(leg(article(**{kind: [item]}))) == expected
+
+
+def test_the_intent_of_a_service_is_that_of_all_its_pods():
+    """The policy admits accesstrue to one of the two pods behind the Service only."""
+    second = pod("nginx-2", "10.0.4.6", labels={"app": "nginx", "v": "2"})
+    strict = {**ACCESS_NGINX, "spec": {"podSelector": {"matchLabels": {"v": "2"}}, "policyTypes": ["Ingress"]}}
+    strict["metadata"] = meta("strict", "default")
+    egress = {
+        "metadata": meta("out", "default"),
+        "spec": {
+            "podSelector": {"matchLabels": {"access": "true"}},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"v": "2"}}}]}],
+        },
+    }
+    found = leg(
+        article(
+            pods=[NGINX, second, ACCESS_TRUE],
+            networkpolicies=[ACCESS_NGINX, strict, egress],
+            policyendpoints=[ACCESS_ENDPOINT],
+            services=[service("nginx", "10.100.0.1", selector={"app": "nginx"}, ports=[service_port(80)])],
+        ),
+        pod="accesstrue",
+        destination="svc/nginx",
+        port="80",
+    )
+    intent = found.verdicts[0]
+    assert intent.word == "DENY"
+    assert intent.why.startswith("1 of 2 pods behind default/nginx are allowed: out isolates default/accesstrue")

@@ -1,0 +1,122 @@
+"""Shared flags: each one reaches ``Common``, under kubectl's names."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kubectl_netpol import cli, verbs
+from kubectl_netpol.cluster.connection import ConnectionFlags
+from kubectl_netpol.errors import UsageError
+from kubectl_netpol.options import DEFAULT_IMAGE, Common, seconds
+from kubectl_netpol.report.output import Format
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0.0),
+        ("0", 0.0),
+        ("30", 30.0),
+        ("30s", 30.0),
+        ("1m", 60.0),
+        ("1m30s", 90.0),
+        ("1h", 3600.0),
+        ("1h0m5s", 3605.0),
+        ("1.5h", 5400.0),
+        ("1.5s", 1.5),
+        ("500ms", 0.5),
+        ("0s", 0.0),
+    ],
+)
+def test_durations(text, expected):
+    assert seconds(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["x", "s", "5x", "-5s", "5 s", " 5s", "1m30", "1e3s", "nan", "inf", "٣٠", "5s\n", "9" * 400])
+def test_not_a_duration(text):
+    with pytest.raises(UsageError, match="is not a duration"):
+        seconds(text)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The arguments with which verbs were called."""
+    calls = []
+    for name in ("explain", "maps", "capture"):
+        monkeypatch.setattr(verbs, name, lambda *arguments, name=name: calls.append((name, *arguments)))
+    return calls
+
+
+FLAGS = [
+    (["--namespace", "x"], "namespace", "x"),
+    (["-n", "x"], "namespace", "x"),
+    (["--context", "x"], "context", "x"),
+    (["--kubeconfig", "x"], "kubeconfig", "x"),
+    (["--as", "x"], "as_user", "x"),
+    (["--as-group", "x", "--as-group", "y"], "as_groups", ("x", "y")),
+    (["--as-uid", "x"], "as_uid", "x"),
+    (["--request-timeout", "1m"], "request_timeout", 60.0),
+    (["--cluster", "x"], "cluster", "x"),
+    (["--user", "x"], "user", "x"),
+    (["--server", "x"], "server", "x"),
+    (["-s", "x"], "server", "x"),
+    (["--token", "x"], "token", "x"),
+    (["--certificate-authority", "x"], "certificate_authority", "x"),
+    (["--client-certificate", "x"], "client_certificate", "x"),
+    (["--client-key", "x"], "client_key", "x"),
+    (["--tls-server-name", "x"], "tls_server_name", "x"),
+    (["--insecure-skip-tls-verify"], "insecure_skip_tls_verify", True),
+    (["--image", "x"], "image", "x"),
+    (["--debug-namespace", "x"], "debug_namespace", "x"),
+    (["--keep"], "keep", True),
+    (["--deadline", "31"], "deadline", 31),
+    (["--start-timeout", "5"], "start_timeout", 5),
+    (["--bundle", "x"], "bundle", "x"),
+    (["--output", "json"], "output", Format.JSON),
+    (["-o", "wide"], "output", Format.WIDE),
+    (["--no-headers"], "no_headers", True),
+]
+READING_ONLY = ("output", "no_headers")
+
+
+def fields(common: Common) -> dict:
+    own = {f.name: getattr(common, f.name) for f in dataclasses.fields(common) if f.name != "connection"}
+    return own | dataclasses.asdict(common.connection)
+
+
+@pytest.mark.parametrize("verb", ["explain", "maps", "capture"])
+@pytest.mark.parametrize(("flag", "name", "value"), FLAGS, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_every_flag_reaches_common_and_changes_nothing_else(verb, flag, name, value, seen, capsys):
+    more = ["-f", "out"] if verb == "capture" else []
+    code = cli.run([verb, "pod", *more, *flag])
+    if verb == "capture" and name in READING_ONLY:
+        assert code == 2
+        assert "No such option" in capsys.readouterr().err
+        return
+    assert code == 0
+    cli.run([verb, "pod", *more])
+    given, default = (fields(call[1]) for call in seen)
+    assert given[name] == value
+    assert given == {**default, name: value}
+
+
+def test_no_field_is_without_a_flag():
+    named = {name for _, name, _ in FLAGS}
+    every = {f.name for cls in (Common, ConnectionFlags) for f in dataclasses.fields(cls)} - {"connection"}
+    assert named == every
+
+
+def test_defaults(seen):
+    assert cli.run(["maps", "pod"]) == 0
+    _, common, *_ = seen[0]
+    assert common == Common(ConnectionFlags(), "", DEFAULT_IMAGE, "kube-system", False, 300, 60, Format.TABLE, False)
+
+
+def test_the_verbs_own_arguments(seen):
+    cli.run(["explain", "a", "--from", "b", "--to", "c", "--port", "80", "--direction", "egress"])
+    cli.run(["capture", "a", "--file", "f"])
+    (_, _, *explained), (_, _, *captured) = seen
+    assert explained == ["a", (cli.Direction.EGRESS,), "b", "c", "80"]
+    assert captured == ["a", "f"]
