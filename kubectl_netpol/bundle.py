@@ -87,8 +87,9 @@ def read(path: str) -> Snapshot:
     try:
         with Path(path).open("rb") as file:
             return read_from(file, path)
-    except OSError as error:
-        raise BundleError(f"{path}: the bundle could not be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path!r}: the bundle could not be read: {reason}") from error
 
 
 def read_from(file: IO[bytes], path: str) -> Snapshot:
@@ -148,6 +149,9 @@ def _snapshot(header: Json, members: Mapping[str, Json]) -> Snapshot:
     for name, body in members.items():
         if name.startswith("nodes/"):
             nodes[str(body["node"])] = NodeReading(check_document(body["document"]))
+    lost = sorted(name for name, reason in header["nodes"].items() if not reason and name not in nodes)
+    if lost:
+        raise ValueError(f"it should hold node {lost[0]}")
     return Snapshot(
         collections=collections,
         nodes=nodes,

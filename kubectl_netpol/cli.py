@@ -32,7 +32,7 @@ Pod = Annotated[
     typer.Argument(
         metavar="POD",
         help="pod/NAME, NAMESPACE/NAME, or deploy/, rs/, sts/, ds/, job/, svc/NAME with exactly one pod. "
-        "A name that begins exactly one pod's name is enough.",
+        "pod/NAME also stands for the only pod whose name is NAME-…",
     ),
 ]
 DirectionFlag = Annotated[str, typer.Option("--direction", help="ingress, egress or both: always the pod's direction.")]
@@ -51,13 +51,13 @@ def explain(
         str,
         typer.Option("--to", help="The other end, which POD connects to: pod, node, svc/NAME or address."),
     ] = "",
-    port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP or icmp.")] = "",
+    port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP, 9/SCTP or icmp.")] = "",
 ) -> None:
     """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
 
     Without --from and --to: both directions of the pod, YAML rules beside PolicyEndpoint and kernel map.
-    With one of them: the verdict for that flow. Exit code 0: allowed, or all layers agree; 1: dropped, or
-    layers differ; 3: could not be decided.
+    With one of them: the verdict for that flow. Exit code 0: the flow is allowed, or the pod's layers agree;
+    1: the flow is dropped, or the pod's layers differ; 3: could not be decided.
     """
     from kubectl_netpol import verbs
 
@@ -111,6 +111,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line. Returns the exit code; prints no traceback unless NETPOL_EBPF_DEBUG is set."""
+    _signals_are_exceptions()
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
@@ -128,6 +129,20 @@ def run(arguments: list[str]) -> int:
             raise
         what = f"internal error: {type(error).__name__}: {error}"
         return _say(what, "please report it; NETPOL_EBPF_DEBUG=1 shows the traceback", ExitCode.UNDECIDED)
+
+
+def _signals_are_exceptions() -> None:
+    """SIGTERM and SIGHUP end the run like Ctrl-C: one line, exit code 130, nothing left behind."""
+    import signal
+    import threading
+
+    def arrived(number: int, frame: object) -> None:
+        raise Interrupted
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+                signal.signal(getattr(signal, name), arrived)
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     OK = 0
     """Clean, or the flow is allowed."""
     DENIED = 1
-    """The flow is denied, or a finding reaches the threshold."""
+    """The flow is dropped, or the layers of a pod differ."""
     USAGE = 2
     """The question cannot be asked like that (flags, names, formats)."""
     UNDECIDED = 3
@@ -35,6 +35,10 @@ class UsageError(NetpolError):
     """The question is wrong: a name that does not exist, an ambiguous one, a bad flag value."""
 
     exit_code = ExitCode.USAGE
+
+
+class NotRead(NetpolError):
+    """What the question is about could not be read: missing rights, or a bundle without it."""
 
 
 class ConnectionFailed(NetpolError):
@@ -61,6 +65,10 @@ class BundleError(NetpolError):
     """A bundle file cannot be read, or is not one."""
 
     exit_code = ExitCode.USAGE
+
+
+class OutputError(NetpolError):
+    """The answer is there, but it cannot be written."""
 
 
 class Interrupted(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from kubectl_netpol import __version__, bundle
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.layers import node_views, pod_kernel
-from kubectl_netpol.errors import ExitCode, NodeError
+from kubectl_netpol.errors import ExitCode, NetpolError, NodeError
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.model.verdict import Decision
@@ -85,6 +86,8 @@ def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
             lambda: maps_report.as_data(plan.pod, kernel, directions, world),
             lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers),
         )
+    if kernel.ifindex is None or any(kernel.directions[direction].reason for direction in directions):
+        raise typer.Exit(int(ExitCode.UNDECIDED))
 
 
 def capture(common: Common, pod: str, file: str) -> None:
@@ -133,13 +136,24 @@ def _session(common: Common) -> Iterator[tuple[Source, Progress]]:
     progress = Progress()
     try:
         yield _open(common, progress), progress
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        # Objects of a cluster or a bundle are not trusted to have the shape that their kind promises.
+        if os.environ.get("NETPOL_EBPF_DEBUG"):
+            raise
+        where = f"{common.bundle}: " if common.bundle else ""
+        raise NetpolError(
+            f"{where}an object that was read does not have the shape of its kind ({type(error).__name__}: {error})",
+            "NETPOL_EBPF_DEBUG=1 shows where",
+        ) from error
     finally:
         progress.done()
 
 
 def _open(common: Common, progress: Progress) -> Source:
     if common.bundle:
-        return bundle.BundleSource(common.bundle, common.connection.namespace)
+        origin = bundle.BundleSource(common.bundle, common.connection.namespace)
+        progress.note(f"from {common.bundle}, taken {origin.taken_at}")
+        return origin
     from kubectl_netpol.cluster.api import Api
     from kubectl_netpol.cluster.connection import connect
     from kubectl_netpol.cluster.live import LiveSource

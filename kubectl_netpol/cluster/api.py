@@ -178,7 +178,10 @@ class Api:
                 headers=headers,
                 timeout=Timeout(connect=min(timeout, 15.0), read=timeout),
                 preload_content=False,
-                retries=urllib3.Retry(connect=1, read=0, redirect=0, status=0, other=0),
+                # Retry-After is for ``_json``: urllib3 would make a broken connection of such an answer.
+                retries=urllib3.Retry(
+                    connect=1, read=0, redirect=0, status=0, other=0, respect_retry_after_header=False
+                ),
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._connection_failed(error, method, path) from error

@@ -167,11 +167,23 @@ def _with_kubeconfig(configuration: Any, flags: ConnectionFlags, merged: Any) ->
 
 
 def _apply_overrides(configuration: Any, flags: ConnectionFlags) -> None:
-    if flags.server:
-        configuration.host = flags.server.rstrip("/")
+    refresh = configuration.refresh_api_key_hook
     if flags.token:
         configuration.api_key["BearerToken"] = f"Bearer {flags.token}"
         configuration.refresh_api_key_hook = None
+    elif refresh is not None:
+        # The hook of the kubernetes package sets host and certificates from the kubeconfig again at every request.
+        def refresh_and_override(current: Any) -> None:
+            refresh(current)
+            _override(current, flags)
+
+        configuration.refresh_api_key_hook = refresh_and_override
+    _override(configuration, flags)
+
+
+def _override(configuration: Any, flags: ConnectionFlags) -> None:
+    if flags.server:
+        configuration.host = flags.server.rstrip("/")
     for attribute, value in (
         ("ssl_ca_cert", flags.certificate_authority),
         ("cert_file", flags.client_certificate),

@@ -241,7 +241,10 @@ class _Builder:
         if status is Status.OK:
             status, note = {
                 agent.NODE: (Status.NODE, self._node_note),
-                agent.CATCH_ALL: (Status.CATCH_ALL, f"no policy restricts {self.direction}"),
+                agent.CATCH_ALL: (
+                    Status.CATCH_ALL,
+                    f"added by the agent: policies apply to the pod, but none restricts {self.direction}",
+                ),
                 agent.EXCEPT: (Status.EXCEPT, "an except of an ipBlock: denied, also for other rules"),
             }.get(expected.origin, (status, note))
         return Row(prefix=prefix, who=self._who(prefix), kernel=self._kernel_text(prefix), status=status, note=note)

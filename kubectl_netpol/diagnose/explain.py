@@ -173,11 +173,11 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     waits = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
     idle = waits and bool(view and "cp" not in view.maps)
     alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
-    agrees = _agrees(pod, world, view, alignment)
+    agrees = _agrees(pod, view, alignment, pins_unread=bool(kernel and kernel.pins_unread))
     return DirectionReport(direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees)
 
 
-def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alignment) -> bool | None:
+def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins_unread: bool) -> bool | None:
     if any(not row.status.good and row.status is not Status.UNKNOWN for row in alignment.rows):
         return False
     if on_host_network(pod):
@@ -192,13 +192,31 @@ def _agrees(pod: Json, world: World, view: DirectionView | None, alignment: Alig
     if view.pinned_program is not None and view.program and view.pinned_program.id != view.program.id:
         return False
     states = view.maps.get("pod_state")
-    if states is None or states.states is None:
+    if states is None or states.states is None or not states.complete:
         return None
     if 0 not in states.states or 1 not in states.states:
         return False
+    if pins_unread or _incomplete(view):
+        return None
     if alignment.policies:
         return states.states[0] == POLICIES_APPLIED
     return states.states[0] == DEFAULT_ALLOW or (states.states[0] == POLICIES_APPLIED and _lets_all_through(view))
+
+
+def _incomplete(view: DirectionView) -> str:
+    """What keeps the rows from being the whole truth; empty where nothing does."""
+    rules, cluster = view.maps.get("np"), view.maps.get("cp")
+    if rules is None or not rules.complete:
+        return "its rule map was not read to the end"
+    if cluster is None or cluster.lpm is None or not cluster.complete:
+        return "its cluster policy map could not be read"
+    if cluster.lpm.entries:
+        return "cluster policies decide first, and this release does not compare them with their objects"
+    if view.filter is not None and not view.filter.direct_action:
+        return "its filter does not decide by itself (no direct-action)"
+    if any(other is not view.filter for other in view.filters):
+        return "another tc filter on the hook may decide first"
+    return ""
 
 
 def _lets_all_through(view: DirectionView) -> bool | None:
@@ -274,4 +292,4 @@ def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | No
         if cause is Cause.RESOLUTION:
             return f"compare the resolved entries with the YAML: kubectl {where} get policyendpoints -o yaml"
         return f"the node does not hold what was resolved: read the agent's log on node {node_of(pod)}: {AGENT_LOG}"
-    return f"ask for one flow: kubectl netpol-ebpf explain {name_of(pod)} {where} --from POD --port 80/TCP"
+    return f"ask for one flow: kubectl netpol-ebpf explain {name_of(pod)} {where} --from POD --port PORT"

@@ -89,6 +89,9 @@ def _intent(leg: Leg, world: World) -> Verdict:
         for kind in ("clusternetworkpolicies", "applicationnetworkpolicies")
         if any(namespace_of(item) in ("", namespace_of(leg.pod)) for item in world.snapshot.items(kind))
     ]
+    unread = _unread(world, "clusternetworkpolicies", "applicationnetworkpolicies")
+    if unread:
+        return Verdict(Layer.INTENT, Decision.UNKNOWN, "NOT_READ", unread)
     if other_kinds:
         why = f"there are {' and '.join(other_kinds)}, whose intent this release does not evaluate"
         return Verdict(Layer.INTENT, Decision.UNKNOWN, "TIERS_NOT_EVALUATED", why)
@@ -107,7 +110,16 @@ def _resolved(leg: Leg, world: World) -> Verdict:
         if key in endpoints.lists(endpoint):
             why = f"ClusterPolicyEndpoint {name_of(endpoint)} lists the pod; this release does not evaluate it"
             return Verdict(Layer.ENDPOINTS, Decision.UNKNOWN, "TIERS_NOT_EVALUATED", why)
+    unread = _unread(world, "clusterpolicyendpoints")
+    if unread:
+        return Verdict(Layer.ENDPOINTS, Decision.UNKNOWN, "NOT_READ", unread)
     return endpoints.evaluate(leg.ends, world)
+
+
+def _unread(world: World, *kinds: str) -> str:
+    """Which of the collections could not be (wholly) read, and why; a kind that is not installed is known."""
+    collections = {kind: world.snapshot.get(kind) for kind in kinds}
+    return "; ".join(f"{k}: {c.reason}" for k, c in collections.items() if not c.known and not c.absent)
 
 
 def _unread_reason(pod: Json, snapshot: Snapshot) -> str:
@@ -129,7 +141,11 @@ def _pinned(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         if kernel.pins_unread:
             return Verdict(layer, Decision.UNKNOWN, "NOT_READ", kernel.pins_unread)
         return Verdict(layer, Decision.NONE, "NO_PINS", f"nothing is pinned for {kernel.identifier}")
-    return kernel_verdict.decide(layer, leg.ends.direction, leg.ends.flow, view.pinned_maps)
+    found = kernel_verdict.decide(layer, leg.ends.direction, leg.ends.flow, view.pinned_maps)
+    if all(view.maps.get(role) == pinned for role, pinned in own.items()):
+        # The same maps as the attached program's: the evidence is told once, there.
+        return Verdict(layer, found.decision, found.code, found.why)
+    return found
 
 
 def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_netpol.errors import UsageError
+from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.kernel.identity import identifiers, veth_names
 from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Address, Direction, Flow, protocol_name
 from kubectl_netpol.policy import targets
@@ -15,11 +15,13 @@ from kubectl_netpol.policy.world import (
     World,
     cluster_ips,
     container_ports,
+    finished,
     name_of,
     namespace_of,
     node_addresses,
     node_of,
     on_host_network,
+    phase_of,
     pod_ip,
     pod_ips,
     ref,
@@ -89,10 +91,14 @@ def make_plan(question: Question, namespace: str, world: World) -> Plan:
     """Raises ``UsageError`` for names that do not exist, are ambiguous, or make no sense together."""
     if question.source and question.destination:
         raise UsageError("--from and --to exclude each other: POD is the other end of the flow")
+    if (question.source or question.destination) and len(question.directions) < len(Direction):
+        raise UsageError("--direction goes without --from and --to: these say which way the flow goes")
     pod, note = targets.pick_pod(question.pod, namespace, world)
     if not node_of(pod):
         raise UsageError(f"pod {ref(pod)} is not on a node yet: it has not been scheduled")
     notes = [note] if note else []
+    if finished(pod):
+        raise UsageError(f"pod {ref(pod)} has ended ({phase_of(pod)}): it has no network any more")
     legs: tuple[Leg, ...] = ()
     texts = "", ""
     if question.source or question.destination:
@@ -191,6 +197,12 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
         real = Flow(flow.source, address, flow.protocol, port)
         behind.append(Ends(pod, Direction.EGRESS, real, backend))
         ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
+    if not ingress:
+        named = f"{flow.port}/{protocol_name(flow.protocol)}"
+        raise UsageError(
+            f"service {ref(end.service)} has no running pod behind {named}: no policy can let anything pass",
+            f"kubectl -n {namespace_of(end.service)} describe service {name_of(end.service)}",
+        )
     egress = Leg(Ends(pod, Direction.EGRESS, flow), tuple(behind), ref(end.service))
     return (egress, *ingress)
 
@@ -230,6 +242,8 @@ def _end_of_address(address: Address, world: World) -> _End:
 
 def _end_of_node(name: str, world: World) -> _End:
     node = world.nodes.get(name)
+    if node is None and not world.snapshot.get("nodes").known:
+        raise NotRead(f"node/{name}: nodes could not be read: {world.snapshot.get('nodes').reason}")
     if node is None:
         raise UsageError(f'node "{name}" not found')
     addresses = node_addresses(node)
@@ -249,7 +263,8 @@ def _port(question: Question, end: _End, pod: Json) -> tuple[int, int, str]:
     elif receiver is not None:
         declared = [(e.get("protocol") or "TCP", int(e["containerPort"])) for e in container_ports(receiver)]
     if len(set(declared)) != 1:
-        known = ", ".join(f"{port}/{protocol}" for protocol, port in declared) or "none is declared"
-        raise UsageError(f"--port is needed: the receiving side does not have exactly one port ({known})")
+        known = ", ".join(f"{port}/{protocol}" for protocol, port in declared)
+        why = f"the receiving side has several ports: {known}" if known else "the receiving side declares no port"
+        raise UsageError(f"--port is needed: {why}")
     protocol, port = declared[0]
     return *targets.parse_port(f"{port}/{protocol}"), f"--port {port}/{protocol}: the only one that is declared"

@@ -110,7 +110,7 @@ def _ingress_ports(rule: np.RulePeer, target: Json, world: World) -> tuple[Port,
 def _blocks(rule: np.RulePeer, target: Json, world: World) -> Iterator[Wanted]:
     block = (rule.peer or {}).get("ipBlock") or {}
     # Named ports cannot be resolved for addresses: only an ingress rule knows the receiving pods.
-    if rule.direction is Direction.INGRESS and rule.peer is None:
+    if rule.direction is Direction.INGRESS:
         ports = _ingress_ports(rule, target, world)
     else:
         ports = np.resolve_ports(rule.ports, None)
@@ -188,7 +188,7 @@ def _why_nothing(rule: np.RulePeer, target: Json, world: World) -> str:
     if peer is None or peer.get("ipBlock"):
         if peer and np.parse_network(peer["ipBlock"].get("cidr")) is None:
             return "the ipBlock has no valid cidr"
-        if rule.direction is Direction.EGRESS or peer is not None:
+        if rule.direction is Direction.EGRESS:
             return "a named port cannot be resolved for addresses, so the controller drops it"
         return f"{name_of(target)} has no container port of that name"
     if not np.peer_namespaces(rule, world):

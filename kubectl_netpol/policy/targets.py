@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.errors import UsageError
+from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, WITH_PORTS, Address
 from kubectl_netpol.policy import selectors
 from kubectl_netpol.policy.world import (
@@ -56,6 +56,8 @@ def parse(text: str, namespace: str) -> TargetRef:
     if address is not None:
         return TargetRef("address", "", str(address))
     parts = text.split("/")
+    if len(parts) == 2 and parse_address(parts[0]) is not None:
+        raise UsageError(f'"{text}" is a range of addresses: name one address')
     if len(parts) == 1:
         found = TargetRef("pod", namespace, parts[0])
     elif len(parts) == 2 and parts[0].lower() in KINDS:
@@ -77,7 +79,13 @@ def parse_port(text: str) -> tuple[int, int]:
     if number.upper() in ("ICMP", "ICMPV6") and not protocol:
         return PROTOCOL_NUMBERS[number.upper()], 0
     code = PROTOCOL_NUMBERS.get((protocol or "TCP").upper())
-    if not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536 or code not in WITH_PORTS:
+    if (
+        not number.isascii()
+        or not number.isdigit()
+        or len(number) > 5
+        or not 0 < int(number) < 65536
+        or code not in WITH_PORTS
+    ):
         raise UsageError(f'--port "{text}" is not a port: use 80, 80/TCP, 53/UDP, 9/SCTP or icmp')
     return code, int(number)
 
@@ -114,6 +122,8 @@ def find_service(target: TargetRef, world: World) -> Json:
     for service in world.services_of.get(target.namespace, ()):
         if name_of(service) == target.name:
             return service
+    if not world.snapshot.get("services").known:
+        raise NotRead(f"{target.text}: services could not be read: {world.snapshot.get('services').reason}")
     raise UsageError(f'service "{target.name}" not found in namespace "{target.namespace}"')
 
 
@@ -144,8 +154,11 @@ def pick_pod(text: str, namespace: str, world: World) -> tuple[Json, str]:
     """Exactly one pod and a note for stderr where the name was completed; never a guess."""
     target = parse(text, namespace)
     pods = find_pods(target, world)
+    if not pods and not world.snapshot.get("pods").known:
+        raise NotRead(f"{target.text}: pods could not be read: {world.snapshot.get('pods').reason}")
     if not pods:
-        raise UsageError(_not_found(target, world))
+        hint = "host names are not resolved: give an address" if "." in target.name else ""
+        raise UsageError(_not_found(target, world), hint)
     if len(pods) > 1:
         names = [name_of(pod) for pod in pods]
         shown = ", ".join(sorted(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
@@ -156,13 +169,12 @@ def pick_pod(text: str, namespace: str, world: World) -> tuple[Json, str]:
 
 
 def _not_found(target: TargetRef, world: World) -> str:
-    collection = world.snapshot.get("pods")
-    if not collection.known:
-        return f"{target.text}: pods could not be read: {collection.reason}"
     if world.snapshot.get("namespaces").known and target.namespace not in world.namespaces:
         return f'namespace "{target.namespace}" not found'
     if target.kind == "pod":
-        return f'pod "{target.name}" not found in namespace "{target.namespace}"'
+        near = sorted(n for _, n in world.pods if _ == target.namespace and n.startswith(target.name))[:SHOWN]
+        more = f"; names that begin so: {', '.join(near)}" if near else ""
+        return f'pod "{target.name}" not found in namespace "{target.namespace}"{more}'
     return f'{target.text} has no running pod in namespace "{target.namespace}"'
 
 

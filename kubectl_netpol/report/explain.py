@@ -125,7 +125,7 @@ def as_data(found: Explanation) -> Json:
         "node": node_of(found.pod),
         "answer": found.answer,
         "verdict": ANSWERS[found.decision] if found.legs else None,
-        "layersAgree": {"allow": True, "deny": False}.get(found.decision.value) if found.directions else None,
+        "layersAgree": _layers_agree(found),
         "cause": found.cause.value,
         "nextStep": found.next_step,
         "unread": list(found.unread),
@@ -137,6 +137,16 @@ def as_data(found: Explanation) -> Json:
     else:
         data["directions"] = [_direction_data(report) for report in found.directions]
     return data
+
+
+def _layers_agree(found: Explanation) -> bool | None:
+    """None where a layer could not be read."""
+    if found.directions:
+        return {"allow": True, "deny": False}.get(found.decision.value)
+    if any(leg.break_between for leg in found.legs):
+        return False
+    unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)
+    return None if unknown else True
 
 
 def _leg_data(leg: LegVerdict) -> Json:

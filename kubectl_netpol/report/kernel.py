@@ -39,7 +39,8 @@ def header_lines(kernel: PodKernel) -> list[str]:
 
 def direction_lines(view: DirectionView, veth: str) -> list[str]:
     """Hook, filter, program, pin, map ids, pod state of one direction."""
-    lines = [f"{view.direction.value.upper()}: tc {view.direction.tc_hook} hook of {veth}"]
+    way = "to the pod" if view.direction is Direction.INGRESS else "from the pod"
+    lines = [f"{view.direction.value.upper()} ({way}): tc {view.direction.tc_hook} hook of {veth}"]
     if view.reason:
         return [*lines, f"  not read: {view.reason}"]
     for other in view.filters:

@@ -23,7 +23,7 @@ def only_own(view: MapView, pod: Json) -> MapView:
     own = set(pod_ips(pod))
     # A flow between two pods of a node has an entry for each: the owner is the pod whose program made it.
     kept = tuple(flow for flow in view.conntrack if flow.owner in own)
-    return MapView(**{**vars(view), "conntrack": kept})
+    return MapView(**{**vars(view), "conntrack": kept, "reason": view.reason or "flows of this pod only"})
 
 
 def as_text(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from typing import IO, Any
 
+from kubectl_netpol.errors import OutputError
 from kubectl_netpol.report.text import paint, wants_colour
 
 Json = dict[str, Any]
@@ -24,7 +27,25 @@ class Format(StrEnum):
 
 
 def emit(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable[[bool], str]) -> None:
-    """Write ``data()`` as JSON or YAML, or ``text(wide)`` for people."""
+    """Write ``data()`` as JSON or YAML, or ``text(wide)`` for people.
+
+    A reader that closed the pipe (`| head`) has seen enough: no error, and the exit code stays the answer's.
+    Raises ``OutputError`` where the output cannot be written (a full disk).
+    """
+    try:
+        _write(stream, form, data, text)
+        stream.flush()
+    except BrokenPipeError:
+        # Keep the interpreter from complaining about the same pipe when it flushes at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise OutputError(f"the output could not be written: {error.strerror or error}") from error
+
+
+def _write(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable[[bool], str]) -> None:
     if form is Format.JSON:
         import json
 

@@ -24,7 +24,7 @@ from .netns import DEFAULT_ENV, File, LabError, NsPopen
 BRIDGE = "fabric0"
 POD_GATEWAY = "169.254.1.1"
 STATE_DIR = "/run/netpol-lab"
-PYENV_39 = Path("/root/.pyenv/versions/3.9.18")
+PYENV_39 = next(iter(sorted(Path.home().glob(".pyenv/versions/3.9*"))), Path("/opt/python3.9"))
 
 Services = Mapping[str, Mapping[tuple[str, int], Sequence[tuple[str, int]]]]
 

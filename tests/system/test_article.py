@@ -163,6 +163,8 @@ def test_a_bundle_answers_as_the_live_cluster(user: User, form: str, tmp_path: P
         before = len(user.lab.server.requests)
         offline = user.run(*arguments, "-o", form, "--bundle", str(bundle), KUBECONFIG="/nonexistent")
         assert offline.stdout == live.stdout
-        assert offline.stderr == live.stderr
+        source, _, rest = offline.stderr.partition("\n")
+        assert source.startswith(f"from {bundle}, taken 20")
+        assert rest == live.stderr
         assert offline.returncode == live.returncode
         assert len(user.lab.server.requests) == before

@@ -86,10 +86,12 @@ def test_any_snapshot_round_trips(kinds, nodes, namespace):
 
 def test_the_file_does_not_depend_on_order_time_or_time_zone(monkeypatch):
     full = article()
-    turned = Snapshot(
-        dict(reversed(full.collections.items())), full.nodes, full.taken_at, full.tool_version, full.namespace
-    )
+    rest = full.taken_at, full.tool_version, full.namespace
+    turned = Snapshot(dict(reversed(full.collections.items())), full.nodes, *rest)
     first = packed(full)
+    items = full.items("pods")
+    pods = Collection(tuple(dict(reversed(item.items())) for item in items))
+    assert packed(Snapshot({**full.collections, "pods": pods}, full.nodes, *rest)) == first
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()

@@ -113,14 +113,16 @@ def test_ingress_named_ports_are_the_union_of_all_selected_pods():
         assert [p.text for p in found.ports] == ["8080/TCP", "9090/TCP"]
 
 
-def test_ingress_named_port_from_everybody_is_resolved_and_from_a_block_dropped():
+def test_ingress_named_ports_are_resolved_for_addresses_too_and_egress_ones_dropped():
+    """Controllers of 2025 and later; the first releases dropped named ports wherever the peer is an address."""
     ports = [{"port": "http"}]
-    from_anybody = policy("p", selects=WEB, ingress=[{"ports": ports}])
-    wanted, _ = controller.resolve(from_anybody, Direction.INGRESS, WEB_1, world(pods=[WEB_1]))
-    assert [p.text for w in wanted for p in w.ports] == ["8080/TCP", "8080/TCP"]
-    block = {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": ports}
-    from_block = policy("p", selects=WEB, ingress=[block])
-    wanted, [skipped] = controller.resolve(from_block, Direction.INGRESS, WEB_1, world(pods=[WEB_1]))
+    block = {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    for rule, count in (({"ports": ports}, 2), ({"from": [block], "ports": ports}, 1)):
+        found = policy("p", selects=WEB, ingress=[rule])
+        wanted, _ = controller.resolve(found, Direction.INGRESS, WEB_1, world(pods=[WEB_1]))
+        assert [p.text for w in wanted for p in w.ports] == ["8080/TCP"] * count
+    out = policy("p", selects=WEB, egress=[{"to": [block], "ports": ports}])
+    wanted, [skipped] = controller.resolve(out, Direction.EGRESS, WEB_1, world(pods=[WEB_1]))
     assert not wanted
     assert skipped.reason == "a named port cannot be resolved for addresses, so the controller drops it"
 

@@ -343,16 +343,25 @@ def test_hostile_names_do_not_reach_the_terminal():
 
 def test_data_of_a_flow():
     data = report.as_data(flow(article(GOOD), "accessfalse"))
-    assert (data["kind"], data["verdict"], data["cause"], data["layersAgree"]) == (
-        "Explanation",
-        "DROP",
-        "selector",
-        None,
-    )
+    assert (data["kind"], data["verdict"], data["cause"]) == ("Explanation", "DROP", "selector")
     ingress = data["legs"][0]
     assert [layer["verdict"] for layer in ingress["layers"]] == ["DENY", "DENY", "DROP", "DROP", "-"]
     assert ingress["program"]["program"]["id"] == 432
     assert (ingress["protocol"], ingress["port"]) == ("TCP", 80)
+
+
+@pytest.mark.parametrize(
+    ("doc", "objects", "agree"),
+    [
+        (GOOD, {}, True),
+        (pod_document(NGINX, ingress={f"{NODE_IP}/32": [ANY]}), {}, False),
+        (GOOD, {"policyendpoints": Collection(reason="forbidden")}, None),
+        ({**GOOD, "filters": None}, {}, None),
+    ],
+    ids=["agree", "map-lacks-it", "endpoints-unread", "filters-unread"],
+)
+def test_layers_of_a_flow_agree_only_where_all_are_known(doc, objects, agree):
+    assert report.as_data(flow(article(both_pods(doc, ACCESS_TRUE), **objects)))["layersAgree"] is agree
 
 
 def test_data_of_a_pod():

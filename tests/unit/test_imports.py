@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "kernel": {"kernel", "model"},
     "policy": {"policy", "kernel", "model", "errors"},
     "diagnose": {"diagnose", "policy", "kernel", "model", "errors"},
-    "report": {"report", "diagnose", "policy", "kernel", "model"},
+    "report": {"report", "diagnose", "policy", "kernel", "model", "errors"},
     "cluster": {"cluster", "model", "errors"},
     "node": {"node", "cluster", "errors"},
 }

@@ -34,7 +34,9 @@ def test_durations(text, expected):
     assert seconds(text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("text", ["x", "s", "5x", "-5s", "5 s", " 5s", "1m30", "1e3s", "nan", "inf", "٣٠", "5s\n", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["x", "s", "5x", "-5s", "5 s", " 5s", "1m30", "1e3s", "nan", "inf", "٣٠", "5s\n", "9" * 400]
+)
 def test_not_a_duration(text):
     with pytest.raises(UsageError, match="is not a duration"):
         seconds(text)
@@ -87,7 +89,9 @@ def fields(common: Common) -> dict:
 
 
 @pytest.mark.parametrize("verb", ["explain", "maps", "capture"])
-@pytest.mark.parametrize(("flag", "name", "value"), FLAGS, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("flag", "name", "value"), FLAGS, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
 def test_every_flag_reaches_common_and_changes_nothing_else(verb, flag, name, value, seen, capsys):
     more = ["-f", "out"] if verb == "capture" else []
     code = cli.run([verb, "pod", *more, *flag])

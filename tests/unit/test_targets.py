@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_netpol.errors import UsageError
+from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.model.snapshot import Collection
 from kubectl_netpol.policy import targets
 from tests.unit.builders import container_port, pod, service, service_port, world
@@ -123,7 +123,8 @@ def test_exactly_one_pod(text, name, note):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("we", 'pod "we" not found in namespace "default"'),
+        ("we", 'pod "we" not found in namespace "default"; names that begin so: web-abc-x1, web2-abc-x1'),
+        ("10.0.0.0/8", '"10.0.0.0/8" is a range of addresses'),
         ("db", "pod/db means 2 pods in default: db-0, db-1"),
         ("sts/db", "statefulset/db means 2 pods in default: db-0, db-1"),
         ("deploy/db", 'deployment/db has no running pod in namespace "default"'),
@@ -148,7 +149,7 @@ def test_many_matches_are_cut_short():
 
 
 def test_pods_that_could_not_be_read_are_not_not_found():
-    with pytest.raises(UsageError, match="pods could not be read: forbidden"):
+    with pytest.raises(NotRead, match="pods could not be read: forbidden"):
         targets.pick_pod("web", "default", world(pods=Collection(reason="forbidden")))
 
 
