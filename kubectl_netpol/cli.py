@@ -45,12 +45,13 @@ def explain(
     pod: Pod,
     direction: DirectionFlag = "both",
     source: Annotated[
-        str, typer.Option("--from", help="The other end, opening a connection to POD: pod, node or address.")
-    ] = "",
+        str | None,
+        typer.Option("--from", help="The other end, opening a connection to POD: pod, node or address."),
+    ] = None,
     destination: Annotated[
-        str,
+        str | None,
         typer.Option("--to", help="The other end, which POD connects to: pod, node, svc/NAME or address."),
-    ] = "",
+    ] = None,
     port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP, 9/SCTP or icmp.")] = "",
 ) -> None:
     """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
@@ -61,7 +62,10 @@ def explain(
     """
     from kubectl_netpol import verbs
 
-    verbs.explain(common, pod, _directions(direction), source, destination, port)
+    for flag, value in (("--from", source), ("--to", destination)):
+        if value == "":
+            raise UsageError(f"{flag} is empty")
+    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port)
 
 
 @app.command()

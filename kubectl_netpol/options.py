@@ -58,7 +58,7 @@ _CONNECTION: Mapping[str, tuple[Any, Any]] = {
     ),
 }
 _NODE: Mapping[str, tuple[Any, Any]] = {
-    "bundle": _option(str, "", "--bundle", help="Answer from this bundle file; touch no cluster."),
+    "bundle": _option(str | None, None, "--bundle", help="Answer from this bundle file; touch no cluster."),
     "image": _option(str, DEFAULT_IMAGE, "--image", help="Image of the debug pod; needs python3."),
     "debug_namespace": _option(
         str,
@@ -75,6 +75,7 @@ _NODE: Mapping[str, tuple[Any, Any]] = {
         "--deadline",
         help="Seconds after which the server ends the debug pod, whatever happens.",
         min=30,
+        max=3600,
     ),
     "start_timeout": _option(int, 60, "--start-timeout", help="Seconds to wait for the debug pod to run.", min=1),
 }
@@ -117,6 +118,10 @@ def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Cal
 
 
 def _common(values: Mapping[str, Any]) -> Common:
+    for name in ("bundle", "image", "debug_namespace"):
+        if values[name] == "":
+            # An unset variable of a script must not change what is asked, or of whom.
+            raise UsageError(f"--{name.replace('_', '-')} is empty")
     connection = ConnectionFlags(
         **{name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")},
         as_groups=tuple(values["as_group"]),
@@ -124,7 +129,7 @@ def _common(values: Mapping[str, Any]) -> Common:
     )
     return Common(
         connection=connection,
-        bundle=values["bundle"],
+        bundle=values["bundle"] or "",
         image=values["image"],
         debug_namespace=values["debug_namespace"],
         keep=values["keep"],

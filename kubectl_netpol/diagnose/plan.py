@@ -237,7 +237,9 @@ def _other_end(text: str, namespace: str, pod: Json, world: World, incoming: boo
 def _end_of_address(address: Address, world: World) -> _End:
     who = world.who(address)
     text = f"{who.removeprefix('pod ')} ({address})" if who else str(address)
-    return _End(address, text, world.pod_by_ip.get(address), world.service_by_ip.get(address))
+    pod = world.pod_by_ip.get(address)
+    living = pod if pod is not None and not finished(pod) else None
+    return _End(address, text, living, world.service_by_ip.get(address))
 
 
 def _end_of_node(name: str, world: World) -> _End:

@@ -285,3 +285,24 @@ def test_exec_stream_that_is_cut(user: User) -> None:
     assert done.returncode == 3
     assert "cut" in only_error(done)
     assert user.debug_pods() == []
+
+
+def test_sigterm_before_any_pod_is_made(user: User) -> None:
+    slow = user.lab.server.faults.slow(20, "/policyendpoints$")
+    process = user.start("maps", "pod/nginx")
+    wait_for(lambda: slow.hits)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=40)
+    assert (process.returncode, out) == (130, ""), err
+    assert err.splitlines()[-1] == "error: interrupted"
+    assert user.debug_pods() == []
+
+
+def test_a_pod_that_cannot_be_deleted_is_told(user: User) -> None:
+    user.lab.server.faults.http(403, "/pods/netpol-ebpf", verb="delete", message="no deletes today")
+    done = user.run("maps", "pod/nginx")
+    assert done.returncode == 0
+    assert user.debug_pods() != []
+    assert f"kubectl delete pod -n kube-system {user.debug_pods()[0]}" in done.stderr.replace("--namespace", "-n"), (
+        done.stderr
+    )

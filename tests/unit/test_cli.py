@@ -231,3 +231,37 @@ def test_colours_reach_a_terminal_and_no_file(files, monkeypatch, capsys):
 def test_a_bundle_touches_no_cluster(files, monkeypatch, capsys):
     monkeypatch.setattr("kubectl_netpol.cluster.connection.connect", lambda *_: pytest.fail("connected"))
     assert run(capsys, "explain", "nginx", "--bundle", files["good"])[0] == 0
+
+
+def test_a_closed_pipe_does_not_change_the_answer(files):
+    """`explain ... | true` must not turn a drop into success."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    question = ["explain", "nginx", "--from", "accessfalse", "--port", "80", "--bundle", files["good"]]
+    done = subprocess.run(
+        [sys.executable, "-m", "kubectl_netpol", *question],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert "error" not in done.stderr
+
+
+def test_a_full_disk_is_one_line(files):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kubectl_netpol", "maps", "nginx", "--bundle", files["good"]],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == "error: the output could not be written: No space left on device"
+
+
+@pytest.mark.parametrize("flag", ["--from", "--to", "--bundle", "--image", "--debug-namespace"])
+def test_an_empty_value_is_not_no_value(flag, files, capsys):
+    code, out, err = run(capsys, "explain", "nginx", "--bundle", files["good"], flag, "")
+    assert (code, out) == (2, "")
+    assert f"error: {flag} is empty" in err

@@ -278,3 +278,14 @@ def test_impersonation(kubeconfig):
         ("Impersonate-Group", "x"),
         ("Impersonate-Group", "y"),
     ]
+
+
+def test_overrides_survive_the_refresh_of_credentials(kubeconfig):
+    """The kubernetes package sets host and certificates anew whenever it asks for the token."""
+    flags = ConnectionFlags(
+        kubeconfig=kubeconfig(config("a")), server="https://elsewhere:6443", certificate_authority="ca"
+    )
+    api = Api(connect(flags))
+    assert "authorization" in dict(api.headers())
+    assert api.host == "https://elsewhere:6443"
+    assert api.connection.configuration.ssl_ca_cert == "ca"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from kubectl_netpol.diagnose.explain import explain
@@ -39,6 +41,7 @@ from tests.unit.builders import (
     service,
     service_port,
     tc_filter,
+    u32,
 )
 from tests.unit.builders import entry as pe_entry
 
@@ -375,3 +378,36 @@ def test_cluster_policies_make_the_pods_intent_incomplete():
     found = flow(article(GOOD, clusternetworkpolicies=[{"metadata": meta("cnp")}]), "accessfalse")
     assert (found.decision.value, found.cause) == ("deny", Cause.UNKNOWN)
     assert "edit networkpolicy" not in found.next_step
+
+
+@pytest.mark.parametrize("kind", ["clusterpolicyendpoints", "clusternetworkpolicies", "applicationnetworkpolicies"])
+def test_policies_that_could_not_be_read_make_a_layer_unknown(kind):
+    found = flow(article(GOOD, **{kind: Collection(reason="forbidden")}))
+    words = {verdict.layer.value: verdict.word for verdict in found.legs[0].verdicts}
+    assert words["ENDPOINTS" if kind == "clusterpolicyendpoints" else "INTENT"] == "UNKNOWN"
+    assert found.decision.value == "allow"
+
+
+@pytest.mark.parametrize(
+    "edit", ["cluster policy entries", "rules cut short", "no pins", "another filter", "no decision"]
+)
+def test_what_was_not_compared_does_not_agree(edit):
+    snapshot = article(GOOD)
+    document = next(iter(snapshot.nodes.values())).document
+    rules = [row for row in document["maps"] if row["value_size"] == 288]
+    if edit == "rules cut short":
+        for row in rules:
+            row["contents"] |= {"complete": False, "reason": "time ran out"}
+    elif edit == "no pins":
+        document["pins"] = None
+    elif edit == "another filter":
+        document["filters"] += [f | {"pref": 1, "handle": 9, "name": "other"} for f in document["filters"]]
+    elif edit == "no decision":
+        document["filters"] = [f | {"direct_action": False} for f in document["filters"]]
+    else:
+        for row in document["maps"]:
+            if row["value_size"] == 384:
+                value = base64.b64encode(u32(254, 0) + bytes(376)).decode()
+                key = base64.b64encode(u32(0) + bytes(4)).decode()
+                row["contents"] |= {"count": 1, "keys": key, "values": value}
+    assert ask(snapshot).decision.value == "unknown"
