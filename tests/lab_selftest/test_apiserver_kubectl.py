@@ -12,11 +12,16 @@ import pytest
 import yaml
 
 from tests.lab.apiserver import ApiServer, Rule
+from tests.lab.require import require_tools
 from tests.lab_selftest.apiserver_support import NODE, Kubectl, kubectl, pod_body, server
 
 __all__ = ["kubectl", "server"]
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+@pytest.fixture(autouse=True)
+def real_kubectl() -> None:
+    require_tools("kubectl")
+
 
 NETPOL = """
 apiVersion: networking.k8s.io/v1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_netpol.diagnose.plan import KINDS
 from kubectl_netpol.node import debug_pod
 from tests.lab.apiserver import Rule, make_node
 from tests.lab.article import NODE
@@ -230,18 +231,7 @@ def test_debug_namespace_that_is_not_there(user: User) -> None:
     assert 'namespace "nowhere" not found' in only_error(done)
 
 
-LISTED = (
-    "pods",
-    "namespaces",
-    "services",
-    "nodes",
-    "networkpolicies",
-    "policyendpoints",
-    "clusterpolicyendpoints",
-    "clusternetworkpolicies",
-    "applicationnetworkpolicies",
-)
-READ = Rule(("list", "get"), LISTED)
+READ = Rule(("list", "get"), KINDS)
 
 
 @pytest.mark.parametrize(

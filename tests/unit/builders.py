@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from kubectl_netpol.diagnose.plan import KINDS
 from kubectl_netpol.kernel.identity import identifiers, veth_names
 from kubectl_netpol.model.flow import Flow
 from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
@@ -155,19 +156,6 @@ def entry(cidr: str, *ports: Json, excepts: Sequence[str] = ()) -> Json:
 def pe_port(port: int | None = None, end: int | None = None, protocol: str | None = "TCP") -> Json:
     values = {"protocol": protocol, "port": port, "endPort": end}
     return {key: value for key, value in values.items() if value is not None}
-
-
-KINDS = (
-    "pods",
-    "namespaces",
-    "services",
-    "nodes",
-    "networkpolicies",
-    "policyendpoints",
-    "clusterpolicyendpoints",
-    "clusternetworkpolicies",
-    "applicationnetworkpolicies",
-)
 
 
 def snapshot(documents: Mapping[str, Json] | None = None, /, **objects: Any) -> Snapshot:

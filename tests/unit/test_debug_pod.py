@@ -7,7 +7,6 @@ import copy
 import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -25,6 +24,7 @@ from kubectl_netpol.errors import ApiError, ConnectionFailed, Interrupted, NodeE
 from kubectl_netpol.node import debug_pod
 from kubectl_netpol.node.debug_pod import DebugPodOptions, interruptible, manifest, open_debug_pod
 from tests.lab import api_protobuf
+from tests.lab.require import require_tools
 
 NODE = "ip-172-31-104-5.us-west-2.compute.internal"
 PODS = "/api/v1/namespaces/kube-system/pods"
@@ -230,8 +230,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def test_it_is_the_pod_of_kubectl_but_for_the_wanted_differences(tmp_path: Path) -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl on this machine")
+    require_tools("kubectl")
     options = DebugPodOptions()
     theirs = flat(kubectl_debug(tmp_path, options))
     ours = flat(manifest("n1", options, "me", "now", "run"))
