@@ -53,6 +53,15 @@ def explain(
         typer.Option("--to", help="The other end, which POD connects to: pod, node, svc/NAME or address."),
     ] = None,
     port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP, 9/SCTP or icmp.")] = "",
+    source_port: Annotated[
+        int | None,
+        typer.Option(
+            "--source-port",
+            min=1,
+            max=65535,
+            help="Judge the flow from this source port, with what conntrack knows of it; without: a new flow.",
+        ),
+    ] = None,
 ) -> None:
     """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
 
@@ -65,7 +74,7 @@ def explain(
     for flag, value in (("--from", source), ("--to", destination)):
         if value == "":
             raise UsageError(f"{flag} is empty")
-    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port)
+    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port, source_port)
 
 
 @app.command()
@@ -75,6 +84,18 @@ def maps(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
     from kubectl_netpol import verbs
 
     verbs.maps(common, pod, _directions(direction))
+
+
+@app.command()
+@common_flags
+def conntrack(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
+    """Show a pod's established flows, and which of them the rules of now would drop.
+
+    Packets of an established flow pass without a look at the rules: a policy change does not end it.
+    """
+    from kubectl_netpol import verbs
+
+    verbs.conntrack(common, pod, _directions(direction))
 
 
 @app.command()

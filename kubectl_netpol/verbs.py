@@ -13,9 +13,11 @@ import typer
 from kubectl_netpol import __version__, bundle
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
-from kubectl_netpol.diagnose.layers import node_views, pod_kernel
+from kubectl_netpol.diagnose.flows import flows_of
+from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError
 from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.options import Common
@@ -23,6 +25,7 @@ from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import explain as explain_report
+from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import emit
 from kubectl_netpol.source import Source
@@ -44,9 +47,10 @@ def explain(
     source: str,
     destination: str,
     port: str,
+    source_port: int | None = None,
 ) -> None:
     """`explain`. Ends the process with the verdict's exit code."""
-    question = planning.Question(pod, directions, source, destination, port)
+    question = planning.Question(pod, directions, source, destination, port, source_port)
     with _session(common) as (origin, progress):
         plan, snapshot = _read(origin, question, progress)
         found = explainer.explain(plan, snapshot)
@@ -66,28 +70,52 @@ def explain(
 
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
-    question = planning.Question(pod, directions)
     with _session(common) as (origin, progress):
-        plan, snapshot = _read(origin, question, progress)
-        if on_host_network(plan.pod):
-            raise NodeError(
-                f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
-                "NetworkPolicy does not apply to hostNetwork pods",
-            )
-        kernel = pod_kernel(plan.pod, node_views(snapshot))
-        if kernel is None:
-            node = node_of(plan.pod)
-            raise NodeError(f"node {node}: {snapshot.nodes[node].reason}")
+        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
         world = World(snapshot)
+        odd = node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
         progress.done()
         emit(
             sys.stdout,
             common.output,
-            lambda: maps_report.as_data(plan.pod, kernel, directions, world),
-            lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers),
+            lambda: maps_report.as_data(plan.pod, kernel, directions, world, odd),
+            lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers, odd),
         )
     if kernel.ifindex is None or any(kernel.directions[direction].reason for direction in directions):
         raise typer.Exit(int(ExitCode.UNDECIDED))
+
+
+def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
+    """`conntrack`: established flows and what the rules of now say of them."""
+    with _session(common) as (origin, progress):
+        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
+        found = flows_of(plan.pod, kernel, directions, World(snapshot))
+        progress.done()
+        emit(
+            sys.stdout,
+            common.output,
+            lambda: flows_report.as_data(plan.pod, found),
+            lambda wide: flows_report.as_text(plan.pod, found, wide, not common.no_headers),
+        )
+    if found.unread or kernel.ifindex is None:
+        raise typer.Exit(int(ExitCode.UNDECIDED))
+
+
+def _read_pod(
+    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
+) -> tuple[planning.Plan, Snapshot, PodKernel]:
+    """The pod's part of its node's kernel, for verbs that have nothing to show without it."""
+    plan, snapshot = _read(origin, planning.Question(pod, directions), progress)
+    if on_host_network(plan.pod):
+        raise NodeError(
+            f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
+            "NetworkPolicy does not apply to hostNetwork pods",
+        )
+    kernel = pod_kernel(plan.pod, node_views(snapshot))
+    if kernel is None:
+        node = node_of(plan.pod)
+        raise NodeError(f"node {node}: {snapshot.nodes[node].reason}")
+    return plan, snapshot, kernel
 
 
 def capture(common: Common, pod: str, file: str) -> None:

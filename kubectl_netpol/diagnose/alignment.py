@@ -34,7 +34,7 @@ class Status(StrEnum):
     NOT_IN_MAP = "NOT IN MAP"
     UNWANTED = "NOBODY ASKED FOR IT"
     PORTS_DIFFER = "PORTS DIFFER"
-    CUT_OFF = "MORE THAN 24 PORTS"
+    CUT_OFF = "MORE PORTS THAN FIT"
     OTHER_FAMILY = "ignored: other family"
     IDLE = "not consulted"
     UNKNOWN = "unknown"
@@ -227,11 +227,12 @@ class _Builder:
         if slots == expected.slots:
             inherited = sorted({str(e.prefix) for e in expected.inherited})
             return Status.OK, f"also the ports of {', '.join(inherited)}" if inherited else ""
-        if expected.cut_off and slots <= expected.slots:
+        room = len(actual.slots)
+        if len(expected.slots) > room and slots <= expected.slots:
             missing = len(expected.slots - slots)
             return (
                 Status.CUT_OFF,
-                f"{len(expected.slots)} port rules meet here and 24 fit: {missing} are lost",
+                f"{len(expected.slots)} port rules meet here and {room} fit: {missing} are lost",
             )
         return Status.PORTS_DIFFER, f"the map should allow {slots_text(tuple(sorted(expected.slots)))}"
 

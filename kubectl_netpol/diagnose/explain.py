@@ -169,7 +169,8 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     rules = view.maps.get("np") if view else None
     table = rules.lpm if rules else None
     states = view.maps.get("pod_state") if view else None
-    # Agents >= 1.3.0 (with a cp map): a matching entry decides in DEFAULT_ALLOW too, none may be left over.
+    # Programs of 1.2.x do not look at the map in DEFAULT_ALLOW. With a cp map a matching entry decides in
+    # DEFAULT_ALLOW too: none may be left over.
     waits = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
     idle = waits and bool(view and "cp" not in view.maps)
     alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
@@ -185,22 +186,39 @@ def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins
     if view is None or view.reason or alignment.reason:
         return None
     if view.filter is None:
+        if view.filters or view.tcx or view.clsact is None:
+            return None
         # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
         return not alignment.policies
     if any(row.status is Status.UNKNOWN for row in alignment.rows):
         return None
-    if view.pinned_program is not None and view.program and view.pinned_program.id != view.program.id:
+    if any(found.code in WRONG_ATTACHMENT for found in view.differences):
         return False
-    states = view.maps.get("pod_state")
-    if states is None or states.states is None or not states.complete:
+    if not view.agents:
         return None
-    if 0 not in states.states or 1 not in states.states:
+    agrees = _states_agree(view, alignment)
+    if agrees is not True:
+        return agrees
+    return None if pins_unread or _incomplete(view) else True
+
+
+WRONG_ATTACHMENT = ("OTHER_PROGRAM", "OTHER_MAP", "UNPINNED_MAP", "PIN_OF_ANOTHER", "NO_PROGRAM_PIN", "NO_MAPS")
+"""Differences through which what the agent writes is not what packets meet."""
+
+
+def _states_agree(view: DirectionView, alignment: Alignment) -> bool | None:
+    """Whether the pod states are those of a pod with (or without) policies; agents < 1.2.0 have none."""
+    view_of = view.maps.get("pod_state")
+    if view_of is None:
+        return True if alignment.policies else _lets_all_through(view)
+    states = view_of.states
+    if states is None or not view_of.complete:
+        return None
+    if 0 not in states or ("cp" in view.maps and 1 not in states):
         return False
-    if pins_unread or _incomplete(view):
-        return None
     if alignment.policies:
-        return states.states[0] == POLICIES_APPLIED
-    return states.states[0] == DEFAULT_ALLOW or (states.states[0] == POLICIES_APPLIED and _lets_all_through(view))
+        return states[0] == POLICIES_APPLIED
+    return states[0] == DEFAULT_ALLOW or (states[0] == POLICIES_APPLIED and _lets_all_through(view))
 
 
 def _incomplete(view: DirectionView) -> str:
@@ -208,14 +226,14 @@ def _incomplete(view: DirectionView) -> str:
     rules, cluster = view.maps.get("np"), view.maps.get("cp")
     if rules is None or not rules.complete:
         return "its rule map was not read to the end"
-    if cluster is None or cluster.lpm is None or not cluster.complete:
+    if cluster is not None and (cluster.lpm is None or not cluster.complete):
         return "its cluster policy map could not be read"
-    if cluster.lpm.entries:
+    if cluster is not None and cluster.lpm is not None and cluster.lpm.entries:
         return "cluster policies decide first, and this release does not compare them with their objects"
     if view.filter is not None and not view.filter.direct_action:
         return "its filter does not decide by itself (no direct-action)"
-    if any(other is not view.filter for other in view.filters):
-        return "another tc filter on the hook may decide first"
+    if view.in_front:
+        return f"{' and '.join(view.in_front)} runs first and may decide"
     return ""
 
 
@@ -242,6 +260,8 @@ def _summary(
         return f"{what}, and the kernel agrees"
     if alignment.reason:
         return f"{what}, as far as the API could be read: not read: {alignment.reason}"
+    if view.filter is None and (view.filters or view.tcx):
+        return f"{what}, but no {direction.program_name} filter is attached, and what others do there is not known"
     if view.filter is None:
         return f"{what}, but no {direction.program_name} filter is attached: nothing is filtered"
     problem = _problem(view, alignment)
@@ -249,24 +269,32 @@ def _summary(
 
 
 def _problem(view: DirectionView, alignment: Alignment) -> str:
-    if view.program and view.pinned_program and view.program.id != view.pinned_program.id:
-        return (
-            f"but the filter runs program {view.program.id} and the pin is program {view.pinned_program.id}: "
-            "the agent updates maps that no packet meets"
+    wrong = next((found for found in view.differences if found.code in WRONG_ATTACHMENT), None)
+    if wrong is not None:
+        return f"but {wrong.text}"
+    if not view.agents:
+        return f"and what its program {view.program.id if view.program else ''} does is not known: " + (
+            view.generation_reason
         )
-    states = view.maps.get("pod_state")
-    if states is None or states.states is None:
+    view_of = view.maps.get("pod_state")
+    if view_of is not None and view_of.states is None:
         return "and its pod state could not be read"
-    missing = [key for key in (0, 1) if key not in states.states]
-    if missing:
+    states = (view_of.states if view_of else None) or {}
+    missing = [key for key in ((0, 1) if "cp" in view.maps else (0,)) if key not in states]
+    if view_of is not None and missing:
         return f"but the pod state is missing (key {missing[0]}): the program drops every packet"
     bad = [row for row in alignment.rows if not row.status.good and row.status is not Status.UNKNOWN]
     if any(row.status is Status.UNKNOWN for row in alignment.rows) and not bad:
         return "and its map could not be compared: see STATUS"
     if bad:
         return f"but {len(bad)} of {len(alignment.rows)} entries differ: see STATUS"
-    text = f"but the pod state is {STATE_NAMES.get(states.states[0], states.states[0])}"
-    if not alignment.policies and states.states[0] == POLICIES_APPLIED:
+    incomplete = _incomplete(view)
+    if incomplete and _states_agree(view, alignment):
+        return f"and the kernel could not be compared: {incomplete}"
+    if view_of is None:
+        return "but no entry of the map lets everybody through"
+    text = f"but the pod state is {STATE_NAMES.get(states[0], states[0])}"
+    if not alignment.policies and states[0] == POLICIES_APPLIED:
         text += ", and no entry of the map lets everybody through"
     return text
 

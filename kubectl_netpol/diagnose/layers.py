@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
 from kubectl_netpol.diagnose.plan import Leg
-from kubectl_netpol.kernel import layouts
+from kubectl_netpol.kernel import conntrack, inventory
 from kubectl_netpol.kernel import verdict as kernel_verdict
+from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.kernel.view import NodeView
-from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import DirectionView, PodKernel
+from kubectl_netpol.model.flow import Direction, Flow
+from kubectl_netpol.model.kernel import ConntrackEntry, Difference, DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import endpoints, networkpolicy
-from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
+from kubectl_netpol.policy.networkpolicy import Ends
+from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
 
 Json = dict[str, Any]
 
@@ -70,6 +72,16 @@ def pod_kernel(pod: Json, views: Mapping[str, NodeView]) -> PodKernel | None:
     return view.pod(namespace_of(pod), name_of(pod), [str(address) for address in pod_ips(pod)])
 
 
+def node_differences(node: str, world: World, view: NodeView) -> tuple[Difference, ...]:
+    """What is odd about the node as a whole, compared with the pods that run there."""
+    pods = [
+        (namespace_of(pod), name_of(pod))
+        for pod in world.snapshot.items("pods")
+        if node_of(pod) == node and not on_host_network(pod) and not finished(pod)
+    ]
+    return inventory.of_node(view, pods, pods_known=world.snapshot.get("pods").known)
+
+
 def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     """Evaluate the leg once per layer and compare neighbours."""
     kernel = pod_kernel(leg.pod, views)
@@ -78,9 +90,14 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     reason = _unread_reason(leg.pod, world.snapshot)
     pinned = _pinned(leg, kernel, reason)
     attached = _attached(leg, kernel, reason)
-    verdicts = (intent, resolved, pinned, attached, _conntrack(leg, kernel, reason))
+    established = _conntrack(leg, kernel, reason, attached)
+    verdicts = (intent, resolved, pinned, attached, established)
     cause, between = _compare((intent, resolved, pinned, attached))
-    return LegVerdict(leg, kernel, verdicts, attached.decision, attached, cause, between)
+    decided_by = attached
+    if leg.ends.flow.source_port is not None and attached.decision is Decision.DENY:
+        # One flow, named by its source port: conntrack is asked before the rules.
+        decided_by = established if established.decision is not Decision.NONE else attached
+    return LegVerdict(leg, kernel, verdicts, decided_by.decision, decided_by, cause, between)
 
 
 def _intent(leg: Leg, world: World) -> Verdict:
@@ -141,11 +158,20 @@ def _pinned(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         if kernel.pins_unread:
             return Verdict(layer, Decision.UNKNOWN, "NOT_READ", kernel.pins_unread)
         return Verdict(layer, Decision.NONE, "NO_PINS", f"nothing is pinned for {kernel.identifier}")
-    found = kernel_verdict.decide(layer, leg.ends.direction, leg.ends.flow, view.pinned_maps)
+    if view.pinned_missing:
+        why = f"no pin holds {', '.join(view.pinned_missing)}, which the pinned program uses"
+        return Verdict(layer, Decision.UNKNOWN, "NOT_PINNED", why)
+    flow = _rules_only(leg.ends.flow)
+    found = kernel_verdict.decide(layer, leg.ends.direction, flow, view.pinned_maps, view.pinned_others)
     if all(view.maps.get(role) == pinned for role, pinned in own.items()):
         # The same maps as the attached program's: the evidence is told once, there.
-        return Verdict(layer, found.decision, found.code, found.why)
+        return replace(found, evidence=())
     return found
+
+
+def _rules_only(flow: Flow) -> Flow:
+    """The first packet of such a flow, without what conntrack knows of it."""
+    return replace(flow, source_port=None)
 
 
 def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
@@ -162,12 +188,34 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
     if view.reason:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", view.reason)
     if view.filter is None:
-        others = ", ".join(f"{f.kind} {f.name}" for f in view.filters)
-        why = f"no {direction.program_name} filter on the {hook}: nothing is filtered here"
-        evidence = (f"other filters there: {others}",) if others else ()
-        return Verdict(layer, Decision.ALLOW, "NO_FILTER", why, evidence)
-    found = kernel_verdict.decide(layer, direction, leg.ends.flow, view.maps)
-    return Verdict(found.layer, found.decision, found.code, found.why, (_program_text(view, hook), *found.evidence))
+        return _no_filter(view, hook)
+    flow = _rules_only(leg.ends.flow)
+    found = kernel_verdict.decide(layer, direction, flow, view.maps, view.other_maps)
+    found = replace(found, evidence=(_program_text(view, hook), *found.evidence))
+    if not view.filter.direct_action:
+        why = f"filter {view.filter.name} has no direct-action: what its program returns decides nothing"
+        return replace(found, decision=Decision.UNKNOWN, code="NOT_DIRECT_ACTION", why=why)
+    if view.in_front and found.decision is not Decision.UNKNOWN:
+        why = (
+            f"{' and '.join(view.in_front)} runs first on the {hook} and may decide; if it passes the packet on, "
+            f"the agent's program says {found.word}: {found.why}"
+        )
+        return replace(found, decision=Decision.UNKNOWN, code="FOREIGN_FIRST", why=why)
+    return found
+
+
+def _no_filter(view: DirectionView, hook: str) -> Verdict:
+    name = view.direction.program_name
+    foreign = [f.text for f in view.filters] + [f"tcx program {number}" for number in view.tcx]
+    if foreign:
+        why = f"no {name} filter on the {hook}, and what {', '.join(foreign)} does there is not known"
+        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "FOREIGN_ONLY", why)
+    if view.clsact is None:
+        why = f"no {name} filter was seen on the {hook}, whose qdiscs could not be read"
+        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
+    qdisc = "" if view.clsact else " (there is no clsact qdisc)"
+    why = f"no {name} filter on the {hook}{qdisc}: nothing is filtered here"
+    return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why)
 
 
 def _program_text(view: DirectionView, hook: str) -> str:
@@ -179,7 +227,7 @@ def _program_text(view: DirectionView, hook: str) -> str:
     return text
 
 
-def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
+def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str, attached: Verdict) -> Verdict:
     layer = Layer.CONNTRACK
     if kernel is None:
         if on_host_network(leg.pod):
@@ -187,31 +235,56 @@ def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", reason)
     direction = leg.ends.direction
     view = kernel.directions[direction]
+    if attached.code == "POD_STATE_MISSING" or (attached.code == "DEFAULT_DENY" and "cp" not in view.maps):
+        return Verdict(layer, Decision.NONE, "NOT_ASKED", "the program drops the packet before it asks conntrack")
     table = view.maps.get("conntrack") or view.pinned_maps.get("conntrack")
     if table is None:
         return Verdict(layer, Decision.NONE, "NO_TABLE", "no conntrack map is in use")
     if table.conntrack is None:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"aws_conntrack_map (id {table.id}): {table.reason}")
+    if leg.ends.flow.source_port is not None:
+        return _one_flow(leg, kernel, view)
     found = kernel_verdict.conntrack_entries(table.conntrack, direction, leg.ends.flow, kernel.ifindex)
     if not found:
+        if not table.complete:
+            why = f"aws_conntrack_map (id {table.id}) was not read to its end: {table.reason}"
+            return Verdict(layer, Decision.UNKNOWN, "NOT_READ", why)
         return Verdict(layer, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")
-    pair = _state_pair(view)
-    passing = [entry for entry in found if pair is None or entry.value == pair]
+    passing = _passing(found, view, leg.ends)
+    if passing is None:
+        why = f"{len(found)} established flow(s); whether they pass is not known: {view.generation_reason}"
+        return Verdict(layer, Decision.UNKNOWN, "UNKNOWN_PROGRAM", why)
     if not passing:
         why = f"{len(found)} established flow(s) were made under other pod states: the rules decide again"
         return Verdict(layer, Decision.NONE, "OTHER_STATES", why)
-    found = tuple(passing)
-    ports = ", ".join(str(entry.source_port) for entry in found[:5])
-    why = f"{len(found)} established flow(s) pass without a look at the rules (source port {ports})"
+    ports = ", ".join(str(entry.source_port) for entry in passing[:5])
+    why = f"{len(passing)} established flow(s) pass without a look at the rules (source port {ports})"
     return Verdict(layer, Decision.ALLOW, "ESTABLISHED", why)
 
 
-def _state_pair(view: DirectionView) -> int | None:
-    """The conntrack value that lets a flow pass unseen now; None where the pod states are not known."""
-    states = view.maps.get("pod_state")
-    if states is None or not states.states or not {0, 1} <= states.states.keys():
+def _passing(found: Sequence[ConntrackEntry], view: DirectionView, ends: Ends) -> list[ConntrackEntry] | None:
+    """Those that pass unseen now; None where that cannot be known."""
+    generation = generation_of(view.maps, view.other_maps)
+    if isinstance(generation, str):
         return None
-    return layouts.state_pair(states.states[0], states.states[1])
+    states = view.maps.get("pod_state")
+    known = (states.states if states else None) or {}
+    return [e for e in found if conntrack.passes(e, generation, known, ends.flow.owner(ends.direction))]
+
+
+def _one_flow(leg: Leg, kernel: PodKernel, view: DirectionView) -> Verdict:
+    """What conntrack says of the flow with this source port: the program's own steps, in their order."""
+    layer, flow = Layer.CONNTRACK, leg.ends.flow
+    arguments = (leg.ends.direction, flow, view.maps, view.other_maps, kernel.ifindex)
+    found = kernel_verdict.decide(layer, *arguments)
+    if found.code in ("ESTABLISHED", "REPLY"):
+        return found
+    by_rules = kernel_verdict.decide(layer, leg.ends.direction, _rules_only(flow), view.maps, view.other_maps)
+    if found.decision is Decision.UNKNOWN and by_rules.decision is Decision.DENY:
+        return found
+    why = f"no entry lets the flow from source port {flow.source_port} pass: the rules decide"
+    extra = found.evidence[len(by_rules.evidence) :]
+    return Verdict(layer, Decision.NONE, "NO_ENTRY", why, extra)
 
 
 def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_netpol.errors import NotRead, UsageError
-from kubectl_netpol.kernel.identity import identifiers, veth_names
-from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Address, Direction, Flow, protocol_name
+from kubectl_netpol.kernel.identity import MOST_INTERFACES, identifiers, veth_names
+from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, WITH_PORTS, Address, Direction, Flow, protocol_name
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import (
@@ -56,6 +56,8 @@ class Question:
     destination: str = ""
     """--to"""
     port: str = ""
+    source_port: int | None = None
+    """--source-port: one established flow, with what conntrack knows of it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def make_plan(question: Question, namespace: str, world: World) -> Plan:
     if question.source or question.destination:
         legs, texts, more = _flow(question, namespace, pod, world)
         notes += more
-    elif question.port:
-        raise UsageError("--port needs --from or --to")
+    elif question.port or question.source_port is not None:
+        raise UsageError(f"{'--port' if question.port else '--source-port'} needs --from or --to")
     reads, skipped = _reads([pod, *(leg.pod for leg in legs)])
     return Plan(pod, question, legs, *texts, tuple(notes), reads, skipped)
 
@@ -130,7 +132,11 @@ def reader_request(pods: Iterable[Json], *, everything: bool = False) -> Json:
                 "namespace": namespace_of(pod),
                 "name": name_of(pod),
                 "ips": [str(address) for address in pod_ips(pod)],
-                "links": list(veth_names(namespace_of(pod), name_of(pod))),
+                "links": [
+                    name
+                    for index in range(MOST_INTERFACES)
+                    for name in veth_names(namespace_of(pod), name_of(pod), index)
+                ],
                 "identifiers": list(identifiers(namespace_of(pod), name_of(pod))),
             }
             for pod in pods
@@ -165,10 +171,13 @@ def _flow(
         protocol = PROTOCOL_NUMBERS["ICMPV6"]
     notes += [note] if note else []
     own_text = f"{ref(pod)} ({own})"
+    source_port = question.source_port
+    if source_port is not None and protocol not in WITH_PORTS:
+        raise UsageError(f"--source-port goes with TCP, UDP and SCTP: {protocol_name(protocol)} has no ports")
     if incoming:
-        legs = _legs_between(end, pod, Flow(end.address, own, protocol, port))
+        legs = _legs_between(end, pod, Flow(end.address, own, protocol, port, source_port))
         return legs, (end.text, own_text), notes
-    flow = Flow(own, end.address, protocol, port)
+    flow = Flow(own, end.address, protocol, port, source_port)
     if end.service is not None:
         return _legs_to_service(pod, end, flow, world), (own_text, end.text), notes
     egress = Leg(Ends(pod, Direction.EGRESS, flow, end.pod))
@@ -194,7 +203,7 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
         port = targets.target_port(end.service, protocol_name(flow.protocol), flow.port, backend)
         if address is None or port is None or backend is pod:
             continue
-        real = Flow(flow.source, address, flow.protocol, port)
+        real = Flow(flow.source, address, flow.protocol, port, flow.source_port)
         behind.append(Ends(pod, Direction.EGRESS, real, backend))
         ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
     if not ingress:

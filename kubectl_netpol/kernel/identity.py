@@ -6,6 +6,8 @@ import hashlib
 
 VETH_PREFIXES = ("eni", "vlan")
 """Hard-coded in the agent: `eni`, and `vlan` for pods with a branch ENI (agent >= 1.2.0)."""
+MOST_INTERFACES = 16
+"""Interfaces of one pod that are looked for: multi-NIC pods have one per network card of the node."""
 SEPARATORS = ("@", "-")
 """Between pod part and namespace: `@` from agent 1.4.0 on, `-` before. Newest first."""
 
@@ -30,3 +32,24 @@ def pod_part(pod: str) -> str:
 def identifiers(namespace: str, pod: str) -> tuple[str, ...]:
     """Candidate pod identifiers, newest form first."""
     return tuple(f"{pod_part(pod)}{separator}{namespace}" for separator in SEPARATORS)
+
+
+PIN_ENDINGS = (
+    "ingress_pod_state_map",
+    "egress_pod_state_map",
+    "cp_ingress_map",
+    "cp_egress_map",
+    "ingress_map",
+    "egress_map",
+    "handle_ingress",
+    "handle_egress",
+)
+"""What follows the identifier in a pin's file name, longest first: an identifier may itself hold "_"."""
+
+
+def pinned_identifier(file_name: str) -> str:
+    """The pod identifier in the name of a pin; empty for global maps and for files of others."""
+    for ending in PIN_ENDINGS:
+        if file_name.endswith(f"_{ending}") and not file_name.startswith("global_"):
+            return file_name.removesuffix(f"_{ending}")
+    return ""

@@ -19,7 +19,7 @@ MAP_TYPE_RINGBUF = 27
 MAP_TYPE_NAMES = {1: "HASH", 2: "ARRAY", 9: "LRU_HASH", 11: "LPM_TRIE", 27: "RINGBUF"}
 PROGRAM_TYPE_SCHED_CLS = 3
 
-# Slots of ingress_map and egress_map: protocol, start port, end port (agent >= 1.0.5: 24 slots).
+# Slots of ingress_map and egress_map: protocol, start port, end port. 8 of them up to agent 1.0.4, then 24.
 NP_SLOT = struct.Struct("<III")
 # Slots of cp_ingress_map and cp_egress_map: protocol, priority word, start port, end port (agent >= 1.3.0).
 CP_SLOT = struct.Struct("<IIII")
@@ -28,9 +28,17 @@ LPM_KEY4 = struct.Struct("<I4s")
 LPM_KEY6 = struct.Struct("<I16s")
 POD_STATE_KEY = struct.Struct("<I")
 POD_STATE_VALUE = struct.Struct("<B")
-# Conntrack keys of agent >= 1.3.7: ifindex of the host veth at the end. Ports in host order.
-CONNTRACK_KEY4 = struct.Struct("<4sH2x4sHBx4sI")
-CONNTRACK_KEY6 = struct.Struct("<16sH2x16sHBx16sI")
+# Conntrack keys: source, port, destination, port, protocol; then the owner (1.0.5), then the ifindex (1.3.7).
+# Ports are in host order. The IPv6 key of 1.0.1 and 1.0.2 has no padding at all but one byte at its end.
+CONNTRACK_KEYS = {
+    16: struct.Struct("<4sH2x4sHBx"),
+    20: struct.Struct("<4sH2x4sHBx4s"),
+    24: struct.Struct("<4sH2x4sHBx4sI"),
+    38: struct.Struct("<16sH16sHBx"),
+    40: struct.Struct("<16sH2x16sHBx"),
+    56: struct.Struct("<16sH2x16sHBx16s"),
+    60: struct.Struct("<16sH2x16sHBx16sI"),
+}
 CONNTRACK_VALUE1 = struct.Struct("<B")
 # Agent >= 1.4.2: state pair, and when the entry was last hit, ns of CLOCK_MONOTONIC.
 CONNTRACK_VALUE16 = struct.Struct("<QQ")
@@ -38,7 +46,7 @@ CONNTRACK_VALUE16 = struct.Struct("<QQ")
 assert NP_SLOT.size * SLOTS == 288
 assert CP_SLOT.size * SLOTS == 384
 assert (LPM_KEY4.size, LPM_KEY6.size) == (8, 20)
-assert (CONNTRACK_KEY4.size, CONNTRACK_KEY6.size) == (24, 60)
+assert all(structure.size == size for size, structure in CONNTRACK_KEYS.items())
 
 PROTOCOL_ANY = 254
 PROTOCOL_DENY = 255
@@ -63,7 +71,7 @@ STATE_PAIR_FALLTHROUGH = 7
 
 @dataclass(frozen=True)
 class Layout:
-    """One known struct pair: which maps have it, and which agents write it."""
+    """One known struct pair: which maps have it, and which agents write it. Sizes in bytes."""
 
     name: str
     role: str
@@ -72,18 +80,35 @@ class Layout:
     value_size: int
     family: int
     agents: str
+    value: str = ""
+    """Of a conntrack map, what its value is: see ``CONNTRACK_VALUES``."""
 
+
+POD_ADDRESS, PRESENCE, STATE, STATE_AND_TIME = "pod address", "presence", "state", "state and time"
+CONNTRACK_VALUES = {
+    POD_ADDRESS: "address of the pod that the flow belongs to, compared on a hit",
+    PRESENCE: "1 byte: always 1 up to agent 1.1.6, state of the pod from 1.2.0 on",
+    STATE: "1 byte: state pair",
+    STATE_AND_TIME: "u64 state pair, u64 last seen (ns of CLOCK_MONOTONIC)",
+}
 
 LAYOUTS = (
     Layout("NetworkPolicy rules, 24 slots, IPv4", "np", MAP_TYPE_LPM_TRIE, 8, 288, 4, ">= 1.0.5"),
     Layout("NetworkPolicy rules, 24 slots, IPv6", "np", MAP_TYPE_LPM_TRIE, 20, 288, 6, ">= 1.0.5"),
+    Layout("NetworkPolicy rules, 8 slots, IPv4", "np", MAP_TYPE_LPM_TRIE, 8, 96, 4, "1.0.1 to 1.0.4"),
+    Layout("NetworkPolicy rules, 8 slots, IPv6", "np", MAP_TYPE_LPM_TRIE, 20, 96, 6, "1.0.1 to 1.0.4"),
     Layout("cluster policy rules, 24 slots, IPv4", "cp", MAP_TYPE_LPM_TRIE, 8, 384, 4, ">= 1.3.0"),
     Layout("cluster policy rules, 24 slots, IPv6", "cp", MAP_TYPE_LPM_TRIE, 20, 384, 6, ">= 1.3.0"),
     Layout("pod state", "pod_state", MAP_TYPE_HASH, 4, 1, 0, ">= 1.2.0"),
-    Layout("conntrack with ifindex, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 1, 4, "1.3.7 to 1.4.1"),
-    Layout("conntrack with ifindex, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 1, 6, "1.3.7 to 1.4.1"),
-    Layout("conntrack with last seen, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 16, 4, ">= 1.4.2"),
-    Layout("conntrack with last seen, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 16, 6, ">= 1.4.2"),
+    Layout("conntrack with last seen, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 16, 4, ">= 1.4.2", STATE_AND_TIME),
+    Layout("conntrack with last seen, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 16, 6, ">= 1.4.2", STATE_AND_TIME),
+    Layout("conntrack with ifindex, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 24, 1, 4, "1.3.7 to 1.4.1", STATE),
+    Layout("conntrack with ifindex, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 60, 1, 6, "1.3.7 to 1.4.1", STATE),
+    Layout("conntrack with owner, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 20, 1, 4, "1.0.5 to 1.3.5", PRESENCE),
+    Layout("conntrack with owner, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 56, 1, 6, "1.0.5 to 1.3.5", PRESENCE),
+    Layout("first conntrack, IPv4", "conntrack", MAP_TYPE_LRU_HASH, 16, 4, 4, "1.0.1 to 1.0.4", POD_ADDRESS),
+    Layout("first conntrack, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 40, 16, 6, "1.0.4", POD_ADDRESS),
+    Layout("first conntrack, unaligned, IPv6", "conntrack", MAP_TYPE_LRU_HASH, 38, 16, 6, "1.0.1, 1.0.2", POD_ADDRESS),
     Layout("policy events", "events", MAP_TYPE_RINGBUF, 0, 0, 0, "all"),
 )
 

@@ -10,12 +10,21 @@ import base64
 import binascii
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kubectl_netpol.kernel import decode, identity, layouts
+from kubectl_netpol.kernel import attachment, decode, identity, layouts
+from kubectl_netpol.kernel.generation import Generation, generation_of
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import DirectionView, FilterView, MapView, PodKernel, ProgramView
+from kubectl_netpol.model.kernel import (
+    DirectionView,
+    FilterView,
+    InterfaceView,
+    MapView,
+    PodKernel,
+    ProgramView,
+)
 
 Json = dict[str, Any]
 
@@ -26,6 +35,24 @@ _MAP_SUFFIXES = {
 }
 _GLOBAL_PINS = {"conntrack": "maps/global_aws_conntrack_map", "events": "maps/global_policy_events"}
 MAIN_TABLE = 254
+
+
+@dataclass(frozen=True)
+class _Veth:
+    """A host veth: see ``InterfaceView``."""
+
+    name: str
+    ifindex: int | None
+    evidence: tuple[str, ...]
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pod's objects are pinned. ``identifier`` is empty where nothing is."""
+
+    identifier: str
+    pins_known: bool
 
 
 class NodeView:
@@ -50,7 +77,7 @@ class NodeView:
         for error in self.document["errors"]:
             if error["what"] in (section, wanted):
                 return f"{error['what']}: {error['error']}"
-        return f"{section} could not be read" if self.document[section] is None else ""
+        return "" if self.document.get(section, ()) is not None else f"{section} could not be read"
 
     @cached_property
     def filters(self) -> Mapping[tuple[int, str], list[Json]]:
@@ -58,7 +85,8 @@ class NodeView:
         for entry in self._section("filters"):
             found[entry["ifindex"], entry["hook"]].append(entry)
         for entries in found.values():
-            entries.sort(key=lambda entry: (entry["pref"], entry["handle"]))
+            # Of one pref the dump has the order in which they run: cls_bpf puts a new filter first (list_add_rcu).
+            entries.sort(key=lambda entry: (entry["chain"], entry["pref"]))
         return found
 
     @cached_property
@@ -67,21 +95,24 @@ class NodeView:
         return {pin["path"]: pin["id"] for pin in self._section("pins") if pin["id"] is not None}
 
     @cached_property
-    def _map_pins(self) -> Mapping[int, str]:
-        return {number: path for path, number in self.pins.items() if path.startswith("maps/")}
-
-    @cached_property
-    def _program_pins(self) -> Mapping[int, str]:
-        return {number: path for path, number in self.pins.items() if path.startswith("programs/")}
+    def _pins_of(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
+        """("maps" | "programs", object id) -> all paths that hold it."""
+        found: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for path, number in self.pins.items():
+            found[path.partition("/")[0], number].append(path)
+        return {key: tuple(sorted(paths)) for key, paths in found.items()}
 
     @cached_property
     def errors(self) -> tuple[str, ...]:
         return tuple(f"{error['what']}: {error['error']}" for error in self.document["errors"])
 
-    def has_clsact(self, ifindex: int) -> bool:
+    def has_clsact(self, ifindex: int) -> bool | None:
+        """None where the qdiscs could not be read."""
+        if self.document["qdiscs"] is None:
+            return None
         return any(q["ifindex"] == ifindex and q["kind"] == "clsact" for q in self._section("qdiscs"))
 
-    def drops(self, ifindex: int) -> int | None:
+    def drops(self, ifindex: int | None) -> int | None:
         """Packets that clsact of this link dropped since it was made, both hooks together."""
         for qdisc in self._section("qdiscs"):
             if qdisc["ifindex"] == ifindex and qdisc["kind"] == "clsact":
@@ -91,33 +122,41 @@ class NodeView:
 
     def pod(self, namespace: str, name: str, ips: Iterable[str]) -> PodKernel:
         """The view of one pod, whatever of it exists."""
-        veth, ifindex, evidence, agrees = self._veth(namespace, name, tuple(ips))
-        identifier, pinned = self._identifier(namespace, name)
-        directions = {
-            direction: self._direction(
-                direction,
-                ifindex,
-                identifier if pinned else "",
-                "; ".join(evidence) if ifindex is None else "",
-            )
-            for direction in Direction
-        }
+        candidates = identity.identifiers(namespace, name)
+        pinned = self._pinned_identifiers(candidates)
+        identifier = self._used_identifier(pinned, namespace, name, tuple(ips)) if pinned else candidates[0]
+        pins_unread = self.unread("pins") or self._unidentified_pin(namespace, name)
+        place = _Place(identifier if pinned else "", pins_known=not pins_unread)
+        interfaces = [self._interface(0, self._veth(namespace, name, tuple(ips)), place)]
+        for index in range(1, identity.MOST_INTERFACES):
+            veth = next((n for n in identity.veth_names(namespace, name, index) if n in self.links_by_name), None)
+            if veth is not None:
+                found = _Veth(veth, self.links_by_name[veth]["ifindex"], (f"sha1({namespace}.{name}.{index})",), None)
+                interfaces.append(self._interface(index, found, place))
+        differences = () if pins_unread else tuple(attachment.of_pod(interfaces[0].directions, candidates, pinned))
         return PodKernel(
-            veth=veth,
-            ifindex=ifindex,
-            veth_evidence=evidence,
-            veth_agrees=agrees,
+            interfaces=tuple(interfaces),
             identifier=identifier,
-            identifier_pinned=pinned,
-            directions=directions,
+            identifier_pinned=bool(pinned),
             errors=self.errors,
             notes=tuple(self.document["notes"]),
-            pins_unread=self.unread("pins") or self._unidentified_pin(namespace, name),
+            pins_unread=pins_unread,
+            monotonic_ns=self.document["clock"]["begin"]["monotonic_ns"],
+            differences=differences,
         )
 
-    def _veth(
-        self, namespace: str, name: str, ips: tuple[str, ...]
-    ) -> tuple[str, int | None, tuple[str, ...], bool | None]:
+    def _interface(self, index: int, veth: _Veth, place: _Place) -> InterfaceView:
+        unknown = "; ".join(veth.evidence) if veth.ifindex is None else ""
+        views = {d: self._direction(d, veth.ifindex, place.identifier, unknown) for d in Direction}
+        for direction, opposite in ((Direction.INGRESS, Direction.EGRESS), (Direction.EGRESS, Direction.INGRESS)):
+            found = attachment.differences(
+                views[direction], views[opposite], veth.name, place.identifier, pins_known=place.pins_known
+            )
+            views[direction] = replace(views[direction], differences=found)
+        drops = self.drops(veth.ifindex)
+        return InterfaceView(index, veth.name, veth.ifindex, veth.evidence, veth.agrees, views, drops)
+
+    def _veth(self, namespace: str, name: str, ips: tuple[str, ...]) -> _Veth:
         """The host veth: by name, then checked against the route to the pod's address."""
         candidates = identity.veth_names(namespace, name)
         computed = next((n for n in candidates if n in self.links_by_name), None)
@@ -126,19 +165,19 @@ class NodeView:
             unread = self.unread("links") or self.unread("routes")
             where = f"no link {' or '.join(candidates)} on this node"
             why = unread or f"{where}, and no route to {', '.join(ips) or 'the pod'}"
-            return candidates[0], None, (why,), None if unread else False
+            return _Veth(candidates[0], None, (why,), None if unread else False)
         if computed is None:
             assert routed is not None
             index = self.links_by_name[routed]["ifindex"]
             why = f"no link {' or '.join(candidates)}; the route to {ips[0]} goes to {routed}: that one is used"
-            return routed, index, (why,), False
+            return _Veth(routed, index, (why,), False)
         index = self.links_by_name[computed]["ifindex"]
         if routed is None:
             why = self.unread("routes") or f"no route to {', '.join(ips) or 'the pod'} confirms it"
-            return computed, index, (f"link {computed} exists; {why}",), None
+            return _Veth(computed, index, (f"link {computed} exists; {why}",), None)
         if routed != computed:
-            return computed, index, (f"the route to {ips[0]} goes to {routed}, not to {computed}",), False
-        return computed, index, (f"sha1({namespace}.{name}) and the route to {ips[0]} agree",), True
+            return _Veth(computed, index, (f"the route to {ips[0]} goes to {routed}, not to {computed}",), False)
+        return _Veth(computed, index, (f"sha1({namespace}.{name}) and the route to {ips[0]} agree",), True)
 
     def _routed_link(self, ips: tuple[str, ...]) -> str | None:
         for route in self._section("routes"):
@@ -150,15 +189,26 @@ class NodeView:
                     return str(link["name"])
         return None
 
-    def _identifier(self, namespace: str, name: str) -> tuple[str, bool]:
-        candidates = identity.identifiers(namespace, name)
-        for identifier in candidates:
-            endings = ("_handle_ingress", "_handle_egress")
-            if any(f"programs/{identifier}{ending}" in self.pins for ending in endings) or any(
-                f"maps/{identifier}_{suffix}" in self.pins for suffix in _MAP_SUFFIXES.values()
-            ):
-                return identifier, True
-        return candidates[0], False
+    def _pinned_identifiers(self, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the candidates, newest form first, under which anything is pinned."""
+        names = [path.partition("/")[2] for path in self.pins]
+        return tuple(
+            identifier
+            for identifier in candidates
+            if any(
+                name.startswith(f"{identifier}_") and identity.pinned_identifier(name) == identifier for name in names
+            )
+        )
+
+    def _used_identifier(self, pinned: tuple[str, ...], namespace: str, name: str, ips: tuple[str, ...]) -> str:
+        """Of two forms (a migration that stopped half-way) the one whose program runs; else the newest."""
+        ifindex = self._veth(namespace, name, ips).ifindex
+        running = {f["program_id"] for d in Direction for f in self.filters.get((ifindex or 0, d.tc_hook), ())}
+        for identifier in pinned:
+            paths = (f"programs/{identifier}_{d.program_name}" for d in Direction)
+            if any(self.pins.get(path) in running for path in paths if path in self.pins):
+                return identifier
+        return pinned[0]
 
     def _unidentified_pin(self, namespace: str, name: str) -> str:
         """A pin of this pod whose object could not be told; empty where there is none such."""
@@ -177,13 +227,18 @@ class NodeView:
         if ifindex is not None:
             filters = tuple(_filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ()))
             name = str(self.links_by_index[ifindex]["name"])
-            reason = self.unread("filters", name, direction.tc_hook)
-        attached = next((f for f in filters if f.name == direction.program_name), None)
+            reason = self.unread("filters", name, direction.tc_hook) or self.unread("tcx", name, direction.tc_hook)
+        pinned_program = self._program(self.pins.get(f"programs/{identifier}_{direction.program_name}"))
+        attached = _agents_filter(filters, direction, pinned_program)
         program = self._program(attached.program_id) if attached else None
         if attached and program is None and not reason:
-            reason = self.unread("programs") or f"program {attached.program_id} is gone"
+            one = f"program {attached.program_id}"
+            reason = self.unread("programs") or self.unread(one) or f"{one} is gone"
         maps, others = self._program_maps(program)
-        pinned_program = self._program(self.pins.get(f"programs/{identifier}_{direction.program_name}"))
+        generation = generation_of(maps, others) if program else ""
+        pinned_maps = self._pinned_maps(direction, identifier)
+        pinned_uses, pinned_others = self._program_maps(pinned_program)
+        known = isinstance(generation, Generation)
         return DirectionView(
             direction=direction,
             filters=filters,
@@ -191,10 +246,22 @@ class NodeView:
             program=program,
             maps=maps,
             pinned_program=pinned_program,
-            pinned_maps=self._pinned_maps(direction, identifier),
+            pinned_maps=pinned_maps,
             other_maps=others,
+            pinned_others=pinned_others,
+            pinned_missing=tuple(
+                layouts.map_name(role, direction) for role in pinned_uses if role not in (*pinned_maps, "events")
+            ),
             reason=reason,
+            clsact=self.has_clsact(ifindex) if ifindex is not None else None,
+            tcx=self._tcx.get((ifindex or 0, direction.tc_hook), ()),
+            agents=generation.agents if isinstance(generation, Generation) else "",
+            generation_reason="" if known else str(generation),
         )
+
+    @cached_property
+    def _tcx(self) -> Mapping[tuple[int, str], tuple[int, ...]]:
+        return {(row["ifindex"], row["hook"]): tuple(row["program_ids"]) for row in self._section("tcx")}
 
     def _program(self, number: int | None) -> ProgramView | None:
         entry = self.programs.get(number) if number is not None else None
@@ -206,7 +273,7 @@ class NodeView:
             jited=entry["jited"],
             map_ids=tuple(entry["map_ids"]),
             type=entry["type"],
-            pin=self._program_pins.get(entry["id"], ""),
+            pin=next(iter(self._pins_of.get(("programs", entry["id"]), ())), ""),
         )
 
     def _program_maps(self, program: ProgramView | None) -> tuple[dict[str, MapView], tuple[MapView, ...]]:
@@ -219,6 +286,17 @@ class NodeView:
             else:
                 maps[view.role] = view
         return maps, tuple(others)
+
+    def generations(self) -> Mapping[Generation, tuple[int, ...]]:
+        """Known generation -> ids of the attached and pinned programs of it."""
+        wanted = {f["program_id"] for rows in self.filters.values() for f in rows if f["name"].startswith("handle_")}
+        wanted |= {number for path, number in self.pins.items() if path.startswith("programs/")}
+        found: dict[Generation, list[int]] = defaultdict(list)
+        for number in sorted(wanted - {None}):
+            generation = generation_of(*self._program_maps(self._program(number)))
+            if isinstance(generation, Generation):
+                found[generation].append(number)
+        return {generation: tuple(numbers) for generation, numbers in found.items()}
 
     def _pinned_maps(self, direction: Direction, identifier: str) -> dict[str, MapView]:
         maps = {}
@@ -244,6 +322,7 @@ class NodeView:
             return MapView(number, "unknown", "not read", 0, 0, 0, 0, reason=why, complete=False)
         shape = entry["type"], entry["key_size"], entry["value_size"]
         layout = layouts.layout_of(*shape)
+        pins = self._pins_of.get(("maps", number), ())
         view: dict[str, Any] = {
             "id": number,
             "role": layout.role if layout else "unknown",
@@ -252,7 +331,8 @@ class NodeView:
             "key_size": entry["key_size"],
             "value_size": entry["value_size"],
             "max_entries": entry["max_entries"],
-            "pin": self._map_pins.get(number, ""),
+            "pin": next(iter(pins), ""),
+            "more_pins": pins[1:],
             "family": layout.family if layout else 0,
         }
         failed = next((e for e in self.errors if e.startswith((f"map {number}:", f"map {number} "))), "")
@@ -267,9 +347,9 @@ def _contents(entry: Json, layout: layouts.Layout | None, failed: str) -> dict[s
         return {"reason": failed or "contents were not asked for", "complete": False}
     if contents["reason"] and not contents["complete"] and not contents["count"]:
         return {"reason": contents["reason"], "complete": False}
-    more = {"complete": contents["complete"], "reason": contents["reason"]}
+    more = {"complete": contents["complete"], "reason": contents["reason"], "total": contents["total"]}
     try:
-        keys, values = (base64.b64decode(contents[part], validate=True) for part in ("keys", "values"))
+        keys, values = _unpacked(contents)
         if layout is None:
             raw = zip(
                 decode.split(keys, entry["key_size"], "keys"),
@@ -286,6 +366,26 @@ def _contents(entry: Json, layout: layouts.Layout | None, failed: str) -> dict[s
         return {"reason": f"the contents cannot be decoded: {error}", "complete": False}
 
 
+def _unpacked(contents: Json) -> tuple[bytes, bytes]:
+    """Keys and values. The check of a document has them unpacked already, and keeps them beside the texts."""
+    entries: tuple[bytes, bytes] | None = getattr(contents, "entries", None)
+    if entries is not None:
+        return entries
+    if contents.get("columns") or contents.get("index"):
+        raise decode.DecodeError("they are packed, and nothing has checked them")
+    return base64.b64decode(contents["keys"], validate=True), base64.b64decode(contents["values"], validate=True)
+
+
+def _agents_filter(
+    filters: tuple[FilterView, ...], direction: Direction, pinned: ProgramView | None
+) -> FilterView | None:
+    """The filter that the agent put there: by its name, or because it runs the pinned program."""
+    for one in filters:
+        if one.name == direction.program_name or (pinned is not None and one.program_id == pinned.id):
+            return one
+    return None
+
+
 def _filter_view(entry: Json) -> FilterView:
     return FilterView(
         hook=entry["hook"],
@@ -296,4 +396,6 @@ def _filter_view(entry: Json) -> FilterView:
         program_id=entry["program_id"],
         tag=entry["tag"] or "",
         direct_action=bool(entry["direct_action"]),
+        protocol=entry["protocol"],
+        chain=entry["chain"],
     )

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from kubectl_netpol.model.flow import Address, Direction, Network
 
+IP_PROTOCOLS = (0x0003, 0x0800, 0x86DD)
+"""EtherTypes of a tc filter that sees IP packets: all, IPv4, IPv6."""
+
 
 class Slot(NamedTuple):
     """One L4 slot of ingress_map or egress_map. Ports in host order; (0, 0, 0) is an unused slot."""
@@ -71,7 +74,7 @@ class LpmTable:
 
 
 class ConntrackEntry(NamedTuple):
-    """One entry of aws_conntrack_map: a flow that a program let pass."""
+    """One entry of aws_conntrack_map: a flow that a program let pass. None: the layout has no such field."""
 
     source: Address
     source_port: int
@@ -79,11 +82,13 @@ class ConntrackEntry(NamedTuple):
     port: int
     protocol: int
     owner: Address
-    ifindex: int
-    value: int
-    """State pair at creation; see ``kernel.layouts.STATE_PAIRS``."""
+    """The pod whose program made it: a field of the key, or the whole value up to agent 1.0.4."""
+    ifindex: int | None
+    """Of the host veth, agent >= 1.3.7."""
+    value: int | None
+    """What the program compares; what it means depends on the generation: see ``kernel.generation``."""
     last_seen: int | None = None
-    """ns of CLOCK_MONOTONIC; None where the layout has no such field."""
+    """ns of CLOCK_MONOTONIC, agent >= 1.4.2."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class MapView:
     max_entries: int
     pin: str = ""
     """Path below globals/aws, empty where nothing pins this map."""
+    more_pins: tuple[str, ...] = ()
+    """Further paths that hold the same map."""
     lpm: LpmTable | None = None
     states: Mapping[int, int] | None = None
     conntrack: tuple[ConntrackEntry, ...] | None = None
@@ -111,6 +118,8 @@ class MapView:
     complete: bool = True
     reason: str = ""
     family: int = 0
+    total: int | None = None
+    """Entries that the map held, also where only some were kept; None where it was not read."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +146,27 @@ class FilterView:
     program_id: int | None
     tag: str
     direct_action: bool
+    protocol: int = 3
+    """EtherType; 3 is all of them."""
+    chain: int = 0
+
+    @property
+    def text(self) -> str:
+        program = f" program {self.program_id}" if self.program_id else ""
+        return f"filter pref {self.pref} {self.kind} {self.name}{program}".replace("  ", " ")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not as the agent leaves it. ``code`` is stable for scripts, ``text`` for people."""
+
+    code: str
+    text: str
 
 
 @dataclass(frozen=True)
 class DirectionView:
-    """One direction of one pod: the filter that runs, its program and maps, and what the pins say.
+    """One direction of one interface: the filter that runs, its program and maps, and what the pins say.
 
     ``maps`` are the maps that the attached program really uses; ``pinned_maps`` those behind the pins of the
     pod identifier, which the agent writes. Both by role.
@@ -149,6 +174,7 @@ class DirectionView:
 
     direction: Direction
     filters: tuple[FilterView, ...]
+    """All filters of the hook, in the order in which the kernel runs them."""
     filter: FilterView | None
     program: ProgramView | None
     maps: Mapping[str, MapView]
@@ -156,26 +182,87 @@ class DirectionView:
     pinned_maps: Mapping[str, MapView]
     other_maps: tuple[MapView, ...] = ()
     """Maps of the attached program whose role is unknown or taken twice."""
+    pinned_others: tuple[MapView, ...] = ()
+    """The same of the pinned program."""
+    pinned_missing: tuple[str, ...] = ()
+    """Names of maps that the pinned program uses and no pin of the pod identifier holds."""
     reason: str = ""
     """Why the attachment is not known (not: why there is none)."""
+    clsact: bool | None = None
+    """Whether the veth has a clsact qdisc; None where that is not known."""
+    tcx: tuple[int, ...] = ()
+    """Ids of the programs that tcx runs before any filter of this hook."""
+    agents: str = ""
+    """Versions of the agent that load such a program."""
+    generation_reason: str = ""
+    """Why ``agents`` is not known."""
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def in_front(self) -> tuple[str, ...]:
+        """Programs of others that see a packet before the agent's: they may decide, so that it never runs."""
+        found = [f"tcx program {number}" for number in self.tcx]
+        for other in self.filters:
+            if other is self.filter:
+                break
+            if other.chain == 0 and other.protocol in IP_PROTOCOLS:
+                found.append(other.text)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class InterfaceView:
+    """One host veth of a pod."""
+
+    index: int
+    """0, or the number of a further interface of a multi-NIC pod."""
+    veth: str
+    """Its name: computed, or found by the pod's route."""
+    ifindex: int | None
+    evidence: tuple[str, ...]
+    """How the name was verified, or what contradicts it."""
+    agrees: bool | None
+    """Link and route both confirm the computed name; None where they could not be read."""
+    directions: Mapping[Direction, DirectionView]
+    drops: int | None = None
+    """Packets that the filters of this veth dropped since its clsact qdisc was made, both hooks together."""
 
 
 @dataclass(frozen=True)
 class PodKernel:
     """All that one node's kernel holds for one pod."""
 
-    veth: str
-    """Name of the host veth: computed, or found by the pod's route."""
-    ifindex: int | None
-    veth_evidence: tuple[str, ...]
-    """How the name was verified, or what contradicts it."""
-    veth_agrees: bool | None
-    """Link and route both confirm the computed name; None where they could not be read."""
+    interfaces: tuple[InterfaceView, ...]
+    """The pod's own interface first."""
     identifier: str
     """The pod identifier that the pins use; the newest form where nothing is pinned."""
     identifier_pinned: bool
-    directions: Mapping[Direction, DirectionView]
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pins_unread: str = ""
     """Why the pins are not known; empty where they were read."""
+    monotonic_ns: int = 0
+    """The node's CLOCK_MONOTONIC when it was read."""
+    differences: tuple[Difference, ...] = ()
+    """Those that concern the pod and neither direction."""
+
+    @property
+    def veth(self) -> str:
+        return self.interfaces[0].veth
+
+    @property
+    def ifindex(self) -> int | None:
+        return self.interfaces[0].ifindex
+
+    @property
+    def veth_evidence(self) -> tuple[str, ...]:
+        return self.interfaces[0].evidence
+
+    @property
+    def veth_agrees(self) -> bool | None:
+        return self.interfaces[0].agrees
+
+    @property
+    def directions(self) -> Mapping[Direction, DirectionView]:
+        """Of the pod's own interface, which its address is on."""
+        return self.interfaces[0].directions

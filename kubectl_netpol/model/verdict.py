@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Layer(StrEnum):
@@ -38,6 +40,8 @@ class Verdict:
     why: str
     evidence: tuple[str, ...] = ()
     """Short facts, each with where it was read."""
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    """Of kernel layers, what decided: mapId, prefix, slot (its number), slotText, tier, podState, conntrack."""
 
     @property
     def word(self) -> str:

@@ -29,6 +29,9 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
             lines += [f"  {line}" for line in kernel_report.header_lines(found.kernel)]
         for report in found.directions:
             lines += ["", *_direction_lines(report, found, wide, with_headers)]
+        if found.kernel is not None:
+            more = kernel_report.other_interface_lines(found.kernel, [r.direction for r in found.directions])
+            lines += ["", *more] if more else []
     if found.legs:
         lines += ["", f"Cause: {_cause_text(found)}"]
     lines += ["", f"Next: {found.next_step}"]
@@ -171,6 +174,7 @@ def _leg_data(leg: LegVerdict) -> Json:
                 "code": v.code,
                 "why": v.why,
                 "evidence": list(v.evidence),
+                "decidedBy": dict(v.decided) or None,
             }
             for v in leg.verdicts
         ],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kubectl_netpol.diagnose.alignment import who
 from kubectl_netpol.kernel import layouts
-from kubectl_netpol.kernel.verdict import slot_text, slots_text, state_text, used_slots
+from kubectl_netpol.kernel.conntrack import made_under
+from kubectl_netpol.kernel.generation import Generation
+from kubectl_netpol.kernel.verdict import conntrack_text, slot_text, slots_text, state_text, used_slots
 from kubectl_netpol.model.flow import Direction, protocol_name
 from kubectl_netpol.model.kernel import (
     ClusterSlot,
     ConntrackEntry,
+    Difference,
     DirectionView,
+    InterfaceView,
     LpmEntry,
     MapView,
     PodKernel,
@@ -28,13 +32,33 @@ ORDER = ("np", "pod_state", "cp", "conntrack", "events")
 
 
 def header_lines(kernel: PodKernel) -> list[str]:
-    """Identifier and host veth, with how sure they are."""
+    """Identifier and host veths, with how sure they are, and what is odd about the pod as a whole."""
     pinned = "pinned" if kernel.identifier_pinned else kernel.pins_unread or "nothing is pinned under it"
-    index = f"ifindex {kernel.ifindex}; " if kernel.ifindex is not None else ""
-    return [
-        f"pod identifier  {kernel.identifier} ({pinned})",
-        f"host veth       {kernel.veth} ({index}{'; '.join(kernel.veth_evidence)})",
-    ]
+    lines = [f"pod identifier  {kernel.identifier} ({pinned})"]
+    lines += [f"host veth       {_interface_text(one)}" for one in kernel.interfaces]
+    return lines + difference_lines(kernel.differences)
+
+
+def _interface_text(one: InterfaceView) -> str:
+    index = f"ifindex {one.ifindex}; " if one.ifindex is not None else ""
+    number = f"interface {one.index}; " if one.index else ""
+    return f"{one.veth} ({number}{index}{'; '.join(one.evidence)})"
+
+
+def difference_lines(differences: Sequence[Difference]) -> list[str]:
+    return [f"! {found.code}: {found.text}" for found in differences]
+
+
+def other_interface_lines(kernel: PodKernel, directions: Sequence[Direction]) -> list[str]:
+    """What runs on the further interfaces of a multi-NIC pod, one line for each hook."""
+    lines = []
+    for one in kernel.interfaces[1:]:
+        for direction in directions:
+            view = one.directions[direction]
+            runs = f"program {view.program.id}" if view.program else view.reason or "no program"
+            lines.append(f"interface {one.index} ({one.veth}) {direction}: {runs}")
+            lines += [f"  {line}" for line in difference_lines(view.differences)]
+    return lines
 
 
 def direction_lines(view: DirectionView, veth: str) -> list[str]:
@@ -43,19 +67,26 @@ def direction_lines(view: DirectionView, veth: str) -> list[str]:
     lines = [f"{view.direction.value.upper()} ({way}): tc {view.direction.tc_hook} hook of {veth}"]
     if view.reason:
         return [*lines, f"  not read: {view.reason}"]
+    for number in view.tcx:
+        lines.append(f"  tcx             program {number}, not the agent's: it runs before any filter")
     for other in view.filters:
         if other is not view.filter:
-            program = f" program {other.program_id}" if other.program_id else ""
-            lines.append(f"  other filter    pref {other.pref}: {other.kind} {other.name}{program}")
+            lines.append(f"  other filter    {other.text.removeprefix('filter ')}")
     if view.filter is None or view.program is None:
         lines.append(f"  program         none: no filter {view.direction.program_name} on this hook")
     else:
         lines.append(f"  program         {program_text(view.program, view.direction)}")
+        lines.append(f"  loaded by       {generation_text(view)}")
     lines += _pin_lines(view)
     if view.program is not None:
         lines.append(f"  maps            {_maps_line(view)}")
     lines.append(f"  pod state       {_state_line(view.maps.get('pod_state'))}")
-    return lines
+    return lines + [f"  {line}" for line in difference_lines(view.differences)]
+
+
+def generation_text(view: DirectionView) -> str:
+    """`agent 1.3.7 to 1.4.1`, or why the generation is unknown."""
+    return f"agent {view.agents}" if view.agents else f"an unknown generation of the agent: {view.generation_reason}"
 
 
 def _pin_lines(view: DirectionView) -> list[str]:
@@ -84,7 +115,7 @@ def _state_line(view: MapView | None) -> str:
         return f"unknown: {view.reason}"
     if not view.states:
         return f"MISSING: map {view.id} is empty, the program drops every packet"
-    return state_text(view.states)
+    return state_text(view.states, (0,) if view.max_entries == 1 else (0, 1))
 
 
 def map_label(view: MapView, direction: Direction) -> str:
@@ -108,8 +139,10 @@ def size_text(view: MapView) -> str:
     return "unknown"
 
 
-def entry_rows(view: MapView, direction: Direction, world: World, wide: bool) -> Iterator[list[object]]:
-    """[map, id, key, who, value] of every entry, decoded or raw."""
+def entry_rows(
+    view: MapView, direction: Direction, world: World, wide: bool, generation: Generation | str
+) -> Iterator[list[object]]:
+    """[map, id, key, who, value] of every entry, decoded or raw. ``generation``: of the program that uses it."""
     name = map_label(view, direction)
     for entry in view.lpm.entries if view.lpm else ():
         if wide:
@@ -132,17 +165,20 @@ def entry_rows(view: MapView, direction: Direction, world: World, wide: bool) ->
         yield [
             name,
             view.id,
-            conntrack_key(flow),
+            conntrack_text(flow),
             conntrack_who(flow, world),
-            f"allowed under {layouts.state_pair_text(flow.value)}",
+            made_under_text(flow, generation),
         ]
     for raw_key, raw_value in view.raw or ():
         yield [name, view.id, f"0x{raw_key.hex()}", view.layout, f"0x{raw_value.hex()}"]
 
 
-def conntrack_key(flow: ConntrackEntry) -> str:
-    ends = f"{flow.source}:{flow.source_port} -> {flow.destination}:{flow.port}"
-    return f"{ends} {protocol_name(flow.protocol)}"
+def made_under_text(flow: ConntrackEntry, generation: Generation | str) -> str:
+    """`allowed under POLICIES_APPLIED`, as far as layout and generation tell."""
+    if isinstance(generation, str):
+        return f"value {flow.value}" if flow.value is not None else "allowed"
+    under = made_under(flow, generation)
+    return f"allowed under {under}" if under else "allowed"
 
 
 def conntrack_who(flow: ConntrackEntry, world: World) -> str:
@@ -163,9 +199,24 @@ def kernel_data(kernel: PodKernel | None) -> Json | None:
         "ifindex": kernel.ifindex,
         "hostVethConfirmed": kernel.veth_agrees,
         "hostVethEvidence": list(kernel.veth_evidence),
+        "droppedPackets": kernel.interfaces[0].drops,
+        "otherInterfaces": [
+            {
+                "index": one.index,
+                "hostVeth": one.veth,
+                "ifindex": one.ifindex,
+                "directions": [direction_data(view) for view in one.directions.values()],
+            }
+            for one in kernel.interfaces[1:]
+        ],
+        "differences": [difference_data(found) for found in kernel.differences],
         "errors": list(kernel.errors),
         "notes": list(kernel.notes),
     }
+
+
+def difference_data(found: Difference) -> Json:
+    return {"code": found.code, "text": found.text}
 
 
 def direction_data(view: DirectionView) -> Json:
@@ -173,6 +224,8 @@ def direction_data(view: DirectionView) -> Json:
         "direction": view.direction.value,
         "tcHook": view.direction.tc_hook,
         "reason": view.reason,
+        "clsact": view.clsact,
+        "tcxPrograms": list(view.tcx),
         "filters": [
             {
                 "kind": f.kind,
@@ -186,8 +239,11 @@ def direction_data(view: DirectionView) -> Json:
             for f in view.filters
         ],
         "program": program_data(view.program),
+        "loadedByAgent": view.agents or None,
+        "generationReason": view.generation_reason,
         "pinnedProgram": program_data(view.pinned_program),
         "pinnedMapIds": {map_label(m, view.direction): m.id for m in view.pinned_maps.values() if m.role != "unknown"},
+        "differences": [difference_data(found) for found in view.differences],
     }
 
 
@@ -203,7 +259,7 @@ def program_data(program: ProgramView | None) -> Json | None:
     }
 
 
-def map_data(view: MapView, direction: Direction, world: World) -> Json:
+def map_data(view: MapView, direction: Direction, world: World, generation: Generation | str) -> Json:
     data: Json = {
         "name": map_label(view, direction),
         "id": view.id,
@@ -228,7 +284,7 @@ def map_data(view: MapView, direction: Direction, world: World) -> Json:
             for key, state in sorted(view.states.items())
         ]
     elif view.conntrack is not None:
-        data["entries"] = [conntrack_data(flow, world) for flow in sorted(view.conntrack)]
+        data["entries"] = [conntrack_data(flow, world, generation) for flow in sorted(view.conntrack)]
     elif view.raw is not None:
         data["entries"] = [{"rawKey": key.hex(), "rawValue": value.hex()} for key, value in view.raw]
     else:
@@ -256,7 +312,8 @@ def slot_data(slot: Any) -> Json:
     return data
 
 
-def conntrack_data(flow: ConntrackEntry, world: World) -> Json:
+def conntrack_data(flow: ConntrackEntry, world: World, generation: Generation | str) -> Json:
+    under = "" if isinstance(generation, str) else made_under(flow, generation)
     return {
         "source": str(flow.source),
         "sourcePort": flow.source_port,
@@ -267,6 +324,6 @@ def conntrack_data(flow: ConntrackEntry, world: World) -> Json:
         "ifindex": flow.ifindex,
         "value": flow.value,
         "lastSeenNs": flow.last_seen,
-        "allowedUnder": layouts.state_pair_text(flow.value),
+        "allowedUnder": under or None,
         "who": conntrack_who(flow, world),
     }

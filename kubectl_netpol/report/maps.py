@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.kernel.layouts import MAP_TYPE_NAMES
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import DirectionView, MapView, PodKernel
+from kubectl_netpol.model.kernel import Difference, DirectionView, MapView, PodKernel
 from kubectl_netpol.policy.world import World, node_of, pod_ips, ref
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.output import API_VERSION
@@ -33,7 +34,9 @@ def as_text(
     world: World,
     wide: bool,
     with_headers: bool,
+    odd: Sequence[Difference] = (),
 ) -> str:
+    """``odd``: what is odd about the node as a whole."""
     lines = [
         f"{ref(pod)} on node {node_of(pod)}",
         *(f"  {line}" for line in kernel_report.header_lines(kernel)),
@@ -42,6 +45,9 @@ def as_text(
         view = kernel.directions[direction]
         lines += ["", *kernel_report.direction_lines(view, kernel.veth)]
         lines += _direction_tables(pod, view, world, wide, with_headers)
+    more = kernel_report.other_interface_lines(kernel, directions)
+    lines += ["", *more] if more else []
+    lines += ["", "NODE", *(f"  ! {found.code}: {found.text}" for found in odd)] if odd else []
     return "\n".join(clean_lines(lines))
 
 
@@ -76,7 +82,8 @@ def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, 
     if not any(m.reason for m in maps):
         headers.pop()
         overview = [row[:-1] for row in overview]
-    entries = [row for m in maps for row in kernel_report.entry_rows(m, view.direction, world, wide)]
+    generation = generation_of(view.maps, view.other_maps)
+    entries = [row for m in maps for row in kernel_report.entry_rows(m, view.direction, world, wide, generation)]
     blocks = ["", indent(table(headers, overview, with_headers=with_headers))]
     if entries:
         columns = ["MAP", "ID", "ENTRY", "WHO", "ALLOWS"]
@@ -84,21 +91,26 @@ def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, 
     return blocks
 
 
-def as_data(pod: Json, kernel: PodKernel, directions: Sequence[Direction], world: World) -> Json:
+def as_data(
+    pod: Json, kernel: PodKernel, directions: Sequence[Direction], world: World, odd: Sequence[Difference] = ()
+) -> Json:
     return {
         "apiVersion": API_VERSION,
         "kind": "Maps",
         "pod": ref(pod),
         "node": node_of(pod),
         **(kernel_report.kernel_data(kernel) or {}),
-        "directions": [
-            {
-                **kernel_report.direction_data(kernel.directions[d]),
-                "maps": [
-                    kernel_report.map_data(only_own(m, pod), d, world)
-                    for m in kernel_report.maps_of(kernel.directions[d])
-                ],
-            }
-            for d in directions
+        "nodeDifferences": [kernel_report.difference_data(found) for found in odd],
+        "directions": [_direction_data(pod, kernel.directions[d], world) for d in directions],
+    }
+
+
+def _direction_data(pod: Json, view: DirectionView, world: World) -> Json:
+    generation = generation_of(view.maps, view.other_maps)
+    return {
+        **kernel_report.direction_data(view),
+        "maps": [
+            kernel_report.map_data(only_own(m, pod), view.direction, world, generation)
+            for m in kernel_report.maps_of(view)
         ],
     }

@@ -45,6 +45,16 @@ def indent(text: str, by: str = "  ") -> str:
     return "\n".join(f"{by}{line}" if line else line for line in text.splitlines())
 
 
+def age_text(nanoseconds: int) -> str:
+    """kubectl's kind of duration: `45s`, `3m12s`, `5h7m`, `3d4h`."""
+    seconds = nanoseconds // 1_000_000_000
+    for size, unit, small_size, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // small_size
+            return f"{seconds // size}{unit}{rest}{small}" if rest else f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
 def wants_colour(stream: IO[str]) -> bool:
     """As kubectl decides: a terminal that can, and nobody asked for none."""
     return stream.isatty() and os.environ.get("TERM") not in (None, "dumb") and "NO_COLOR" not in os.environ

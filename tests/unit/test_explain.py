@@ -262,7 +262,8 @@ def test_an_old_program_that_is_still_attached():
     }
     found, side = report_of(doc)
     assert side.agrees is False
-    assert "the filter runs program 500 and the pin is program 432" in side.summary
+    assert "the filter runs program 500, the pin programs/" in side.summary
+    assert "is program 432: the agent updates maps that no packet meets" in side.summary
     assert found.cause is Cause.KERNEL
 
 

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "diagnose": {"diagnose", "policy", "kernel", "model", "errors"},
     "report": {"report", "diagnose", "policy", "kernel", "model", "errors"},
     "cluster": {"cluster", "model", "errors"},
-    "node": {"node", "cluster", "errors"},
+    # Layouts and encoders: texts of tools become the bytes that the reader would have sent.
+    "node": {"node", "cluster", "kernel", "model", "errors"},
 }
 
 

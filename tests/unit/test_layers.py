@@ -219,10 +219,11 @@ def test_the_attached_verdict_names_hook_filter_program_and_a_pin_that_is_anothe
     assert "the pin is program 432" in evidence[0]
 
 
-def test_other_filters_are_evidence_where_ours_is_missing():
+def test_what_a_foreign_filter_does_alone_is_not_known():
     doc = {**RULES, "filters": [tc_filter(7, "egress", "cil_to_container", 9)]}
     found = leg(article(doc)).decided_by
-    assert (found.code, found.evidence) == ("NO_FILTER", ("other filters there: bpf cil_to_container",))
+    assert (found.decision.value, found.code) == ("unknown", "FOREIGN_ONLY")
+    assert "filter pref 1 bpf cil_to_container program 9" in found.why
 
 
 def test_the_host_network_has_no_kernel_part():
@@ -250,7 +251,7 @@ def conntrack(value, states=None, source=TRUE_IP, port=80):
         (conntrack(2), "accesstrue", "-", "OTHER_STATES"),
         (conntrack(2, {0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}), "accesstrue", "ALLOW", "ESTABLISHED"),
         (conntrack(7, {0: APPLIED, 1: APPLIED}), "accesstrue", "ALLOW", "ESTABLISHED"),
-        (conntrack(2, {}), "accesstrue", "ALLOW", "ESTABLISHED"),
+        (conntrack(2, {}), "accesstrue", "-", "NOT_ASKED"),
         ({**RULES, "maps": [m for m in RULES["maps"] if m["id"] != 21]}, "accesstrue", "UNKNOWN", "NOT_READ"),
         ({**RULES, "maps": [*RULES["maps"][1:], map_row(21, 9, 24, 1, None)]}, "accesstrue", "UNKNOWN", "NOT_READ"),
     ],
@@ -262,7 +263,7 @@ def conntrack(value, states=None, source=TRUE_IP, port=80):
         "made-under-other-states",
         "made-under-default-allow",
         "applied-applied",
-        "states-unknown",
+        "states-missing",
         "map-gone",
         "contents-unread",
     ],

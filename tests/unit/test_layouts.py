@@ -17,6 +17,10 @@ from kubectl_netpol.kernel import layouts
         ((1, 4, 1), "pod_state", 0),
         ((9, 24, 1), "conntrack", 4),
         ((9, 60, 1), "conntrack", 6),
+        ((11, 8, 96), "np", 4),
+        ((11, 20, 96), "np", 6),
+        *(((9, *sizes), "conntrack", 4) for sizes in ((16, 4), (20, 1), (24, 16))),
+        *(((9, *sizes), "conntrack", 6) for sizes in ((38, 16), (40, 16), (56, 1), (60, 16))),
         ((27, 0, 0), "events", 0),
     ],
 )
@@ -28,7 +32,18 @@ def test_known_shapes(shape, role, family):
 
 @pytest.mark.parametrize(
     "shape",
-    [(11, 8, 289), (11, 24, 288), (1, 8, 288), (9, 16, 4), (2, 4, 1), (1, 4, 2), (11, 4, 1)],
+    [
+        (11, 8, 289),
+        (11, 24, 288),
+        (1, 8, 288),
+        (9, 16, 1),
+        (9, 38, 4),
+        (9, 28, 8),
+        (11, 20, 384 + 16),
+        (2, 4, 1),
+        (1, 4, 2),
+        (11, 4, 1),
+    ],
 )
 def test_other_shapes_are_not_guessed(shape):
     assert layouts.layout_of(*shape) is None
@@ -45,8 +60,12 @@ def test_every_layout_is_a_whole_number_of_its_structs():
     slot = {"np": 12, "cp": 16}
     for layout in layouts.LAYOUTS:
         if layout.role in slot:
-            assert layout.value_size == 24 * slot[layout.role]
+            slots = 8 if "8 slots" in layout.name else 24
+            assert layout.value_size == slots * slot[layout.role]
             assert layout.key_size == 4 + (4 if layout.family == 4 else 16)
+        if layout.role == "conntrack":
+            assert layouts.CONNTRACK_KEYS[layout.key_size].size == layout.key_size
+            assert layout.value in layouts.CONNTRACK_VALUES
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_maps_text_has_every_kind_of_content():
     key = ct_key("10.0.1.218", 4000, "10.0.4.5", 80, "10.0.4.5", 7)
     foreign = ct_key("10.9.9.9", 4000, "10.9.9.8", 80, "10.9.9.8", 9)
     doc = pod_document(NGINX, ingress=ACCESS_MAP, conntrack=[(key, 5), (foreign, 5)])
-    odd = map_row(101, 11, 8, 96, [(b"\1" * 8, b"\2" * 96)])
+    odd = map_row(101, 11, 8, 100, [(b"\1" * 8, b"\2" * 100)])
     plain, raw = article(doc), article({**doc, "maps": [odd if m["id"] == 101 else m for m in doc["maps"]]})
     for wide in (False, True):
         text = maps_text(plain, wide)

@@ -209,11 +209,11 @@ def partly(view):
     ("arguments", "code"),
     [
         ({"np": unread(np_view({}))}, "MAP_UNREADABLE"),
-        ({"np": None}, "MAP_UNREADABLE"),
+        ({"np": None}, "UNKNOWN_PROGRAM"),
         ({"cp": unread(cp_view({}))}, "MAP_UNREADABLE"),
-        ({"cp": None}, "MAP_UNREADABLE"),
+        ({"cp": None}, "UNKNOWN_PROGRAM"),
         ({"pod_state": unread(state_view())}, "MAP_UNREADABLE"),
-        ({"pod_state": None}, "MAP_UNREADABLE"),
+        ({"pod_state": None}, "UNKNOWN_PROGRAM"),
         ({"pod_state": partly(state_view(APPLIED, None))}, "MAP_UNREADABLE"),
         ({"np": partly(np_view({}))}, "MAP_UNREADABLE"),
         ({"np": partly(np_view({WORLD: [ANY]}))}, "MAP_UNREADABLE"),
@@ -227,7 +227,7 @@ def partly(view):
 def test_a_map_that_was_not_read_to_its_end_is_unknown_unless_decided_before(arguments, code):
     found = decide(**arguments)
     assert found.code == code
-    assert (found.decision is Decision.UNKNOWN) is (code == "MAP_UNREADABLE")
+    assert (found.decision is Decision.UNKNOWN) is (code in ("MAP_UNREADABLE", "UNKNOWN_PROGRAM"))
 
 
 def test_an_unreadable_map_says_why():
@@ -240,7 +240,7 @@ def test_the_other_family_is_never_filtered():
 
 
 def test_icmpv6_always_passes():
-    maps = {"np": np_view({}, family=6), "pod_state": state_view(None, None)}
+    maps = {"np": np_view({}, family=6), "cp": cp_view({}), "pod_state": state_view(None, None)}
     found = verdict.decide(Layer.ATTACHED, Direction.INGRESS, flow("fd00::1", "fd00::2", 0, 58), maps)
     assert (found.decision, found.code) == (Decision.ALLOW, "ICMPV6")
     tcp = verdict.decide(Layer.ATTACHED, Direction.INGRESS, flow("fd00::1", "fd00::2", 80, 6), maps)

@@ -253,13 +253,13 @@ def test_a_map_read_in_part_keeps_what_was_read():
 
 
 def test_an_unknown_layout_keeps_its_bytes():
-    old = map_row(101, 11, 8, 96, [(b"\2" * 8, b"\3" * 96), (b"\1" * 8, b"\4" * 96)])
+    old = map_row(101, 11, 8, 100, [(b"\2" * 8, b"\3" * 100), (b"\1" * 8, b"\4" * 100)])
     side = with_map(old)
     assert "np" not in side.maps
     [found] = side.other_maps
     assert found.role == "unknown"
-    assert found.raw == ((b"\1" * 8, b"\4" * 96), (b"\2" * 8, b"\3" * 96))
-    assert "value 96 B" in found.layout
+    assert found.raw == ((b"\1" * 8, b"\4" * 100), (b"\2" * 8, b"\3" * 100))
+    assert "value 100 B" in found.layout
     assert found.lpm is None
 
 
