@@ -190,6 +190,7 @@ class BundleSource:
     def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
         return {kind: self.snapshot.get(kind) for kind in kinds}
 
-    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
+    def nodes(self, requests: Mapping[str, Json], follow: object = None) -> Mapping[str, NodeReading]:
+        # A bundle has no programs to ask: the verbs refuse that before.
         missing = NodeReading(None, "this node is not in the bundle")
         return {name: self.snapshot.nodes.get(name, missing) for name in requests}

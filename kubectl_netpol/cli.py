@@ -62,6 +62,15 @@ def explain(
             help="Judge the flow from this source port, with what conntrack knows of it; without: a new flow.",
         ),
     ] = None,
+    ask_kernel: Annotated[
+        bool,
+        typer.Option(
+            "--ask-kernel",
+            help="Also let the loaded program itself decide, with a test packet that goes nowhere. This is the one "
+            "flag that writes on a node: one record to the agent's policy events, which the agent logs as a flow, and "
+            "on allow one conntrack entry from a source port that no flow uses, which is removed at once.",
+        ),
+    ] = False,
 ) -> None:
     """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
 
@@ -74,7 +83,7 @@ def explain(
     for flag, value in (("--from", source), ("--to", destination)):
         if value == "":
             raise UsageError(f"{flag} is empty")
-    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port, source_port)
+    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port, source_port, ask_kernel)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,15 @@ import typer
 from kubectl_netpol.cluster.connection import ConnectionFlags
 from kubectl_netpol.errors import UsageError
 from kubectl_netpol.report.output import Format
+
+
+class Way(StrEnum):
+    """--via: how a node is read."""
+
+    PYTHON = "python"
+    TOOLS = "tools"
+    AGENT = "agent"
+
 
 DEFAULT_IMAGE = "public.ecr.aws/amazonlinux/amazonlinux:2023"
 
@@ -29,6 +39,10 @@ class Common:
     keep: bool
     deadline: int
     start_timeout: int
+    via: Way
+    show_commands: bool
+    install_on_host: bool
+    selinux_type: str
     output: Format
     no_headers: bool
 
@@ -59,7 +73,12 @@ _CONNECTION: Mapping[str, tuple[Any, Any]] = {
 }
 _NODE: Mapping[str, tuple[Any, Any]] = {
     "bundle": _option(str | None, None, "--bundle", help="Answer from this bundle file; touch no cluster."),
-    "image": _option(str, DEFAULT_IMAGE, "--image", help="Image of the debug pod; needs python3."),
+    "image": _option(
+        str,
+        DEFAULT_IMAGE,
+        "--image",
+        help="Image of the debug pod; needs python3 (or, with --via tools, sh and chroot).",
+    ),
     "debug_namespace": _option(
         str,
         "kube-system",
@@ -78,6 +97,31 @@ _NODE: Mapping[str, tuple[Any, Any]] = {
         max=3600,
     ),
     "start_timeout": _option(int, 60, "--start-timeout", help="Seconds to wait for the debug pod to run.", min=1),
+    "via": _option(
+        Way,
+        Way.PYTHON,
+        "--via",
+        help="How to read the node. python: one script in a debug pod. tools: tc and aws-eks-na-cli in a debug pod, "
+        "for images without Python. agent: aws-eks-na-cli in the agent's own container, without a debug pod; what is "
+        "attached stays unknown.",
+    ),
+    "show_commands": _option(
+        bool, False, "--show-commands", help="With --via tools or agent: print each command that is run there."
+    ),
+    "install_on_host": _option(
+        bool,
+        False,
+        "--install-on-host",
+        help="With --via tools: where there is no tc, install iproute-tc on the node itself. CHANGES THE NODE. "
+        "Without it, it is installed in the debug pod only.",
+    ),
+    "selinux_type": _option(
+        str,
+        "",
+        "--selinux-type",
+        help="SELinux type of the debug pod, such as super_t on Bottlerocket. The pod is then not privileged "
+        "by that word, and has all capabilities instead.",
+    ),
 }
 _OUTPUT: Mapping[str, tuple[Any, Any]] = {
     "output": _option(Format, Format.TABLE, "--output", "-o", help="Output format."),
@@ -118,6 +162,10 @@ def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Cal
 
 
 def _common(values: Mapping[str, Any]) -> Common:
+    if values["show_commands"] and values["via"] is Way.PYTHON:
+        raise UsageError("--show-commands goes with --via tools or --via agent: the script of python is one command")
+    if values["install_on_host"] and values["via"] is not Way.TOOLS:
+        raise UsageError("--install-on-host goes with --via tools")
     for name in ("bundle", "image", "debug_namespace"):
         if values[name] == "":
             # An unset variable of a script must not change what is asked, or of whom.
@@ -135,6 +183,10 @@ def _common(values: Mapping[str, Any]) -> Common:
         keep=values["keep"],
         deadline=values["deadline"],
         start_timeout=values["start_timeout"],
+        via=values["via"],
+        show_commands=values["show_commands"],
+        install_on_host=values["install_on_host"],
+        selinux_type=values["selinux_type"],
         output=values.get("output", Format.TABLE),
         no_headers=values.get("no_headers", False),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from kubectl_netpol.model.asked import Asked
 from kubectl_netpol.model.snapshot import Collection, NodeReading
 
 Json = dict[str, Any]
+FollowUp = Callable[[str, Json], Iterable[Asked]]
+"""(node, its document) -> what to ask the programs of that node."""
 
 
 class Source(Protocol):
@@ -32,6 +35,6 @@ class Source(Protocol):
         """API objects by kind. ``namespaces``: where to look if the whole cluster may not be listed."""
         ...
 
-    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
-        """Reader documents by node name."""
+    def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
+        """Reader documents by node name; with ``follow`` also the answers of the programs that it names."""
         ...

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from kubectl_netpol import __version__, bundle
+from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.flows import flows_of
 from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
-from kubectl_netpol.errors import ExitCode, NetpolError, NodeError
+from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
+from kubectl_netpol.model.asked import Asked
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.model.verdict import Decision
-from kubectl_netpol.options import Common
+from kubectl_netpol.options import Common, Way
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
@@ -28,7 +30,7 @@ from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import emit
-from kubectl_netpol.source import Source
+from kubectl_netpol.source import FollowUp, Source
 
 Json = dict[str, Any]
 
@@ -48,15 +50,22 @@ def explain(
     destination: str,
     port: str,
     source_port: int | None = None,
+    ask_kernel: bool = False,
 ) -> None:
     """`explain`. Ends the process with the verdict's exit code."""
-    question = planning.Question(pod, directions, source, destination, port, source_port)
+    if ask_kernel and common.bundle:
+        raise UsageError("--ask-kernel needs the live node: a bundle has no program to ask")
+    if ask_kernel and common.via is not Way.PYTHON:
+        raise UsageError("--ask-kernel needs --via python: tc and aws-eks-na-cli cannot run a program")
+    question = planning.Question(pod, directions, source, destination, port, source_port, ask_kernel)
     with _session(common) as (origin, progress):
         plan, snapshot = _read(origin, question, progress)
         found = explainer.explain(plan, snapshot)
         progress.done()
         for node in found.unread:
             progress.note(f"warning: node {node}")
+        for warning in asking.left_behind(snapshot.nodes):
+            progress.note(f"warning: {warning}")
         for node in plan.skipped_nodes:
             progress.note(f"warning: node {node} was not read: at most {planning.MOST_NODES} nodes a question")
         emit(
@@ -145,7 +154,13 @@ def _read(origin: Source, question: planning.Question, progress: Progress) -> tu
         progress.note(note)
     requests = {node: planning.reader_request(pods) for node, pods in plan.reads.items()}
     progress.step(f"reading node {', '.join(requests)}")
-    nodes = origin.nodes(requests) if requests else {}
+    follow: FollowUp | None = None
+    if question.ask_kernel:
+
+        def follow(node: str, document: Json) -> Iterable[Asked]:
+            return asking.to_ask(plan.legs, node, document)
+
+    nodes = origin.nodes(requests, follow) if requests else {}
     return plan, _snapshot(origin, collections, nodes)
 
 
@@ -182,25 +197,6 @@ def _open(common: Common, progress: Progress) -> Source:
         origin = bundle.BundleSource(common.bundle, common.connection.namespace)
         progress.note(f"from {common.bundle}, taken {origin.taken_at}")
         return origin
-    from kubectl_netpol.cluster.api import Api
-    from kubectl_netpol.cluster.connection import connect
-    from kubectl_netpol.cluster.live import LiveSource
-    from kubectl_netpol.node.debug_pod import DebugPodOptions, interruptible, open_debug_pod
-    from kubectl_netpol.node.transport import read_node
+    from kubectl_netpol.live import open_cluster
 
-    progress.step("connecting")
-    api = Api(connect(common.connection))
-    options = DebugPodOptions(
-        image=common.image,
-        namespace=common.debug_namespace,
-        keep=common.keep,
-        deadline_seconds=common.deadline,
-        start_timeout=float(common.start_timeout),
-    )
-
-    def read(node: str, request: Json) -> Json:
-        with open_debug_pod(api, node, options, progress.step, warn=progress.note) as pod:
-            progress.step(f"reading the kernel of node {node}")
-            return read_node(pod, request)
-
-    return LiveSource(api, read, interruptible)
+    return open_cluster(common, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from kubectl_netpol import __version__
 from kubectl_netpol.cluster.api import Api, Listing
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError, NetpolError
+from kubectl_netpol.model.asked import Asked
 from kubectl_netpol.model.snapshot import Collection, NodeReading
 
 Json = dict[str, Any]
@@ -45,8 +46,9 @@ PATHS = {
     "clusterpolicyendpoints": Kind(AWS, "clusterpolicyendpoints", False),
     "clusternetworkpolicies": Kind(AWS, "clusternetworkpolicies", False),
 }
-NodeReader = Callable[[str, Json], Json]
-"""(node name, request) -> document; raises NetpolError."""
+FollowUp = Callable[[str, Json], Iterable[Asked]]
+NodeReader = Callable[[str, Json, FollowUp | None], NodeReading]
+"""(node name, request, what to ask once its document is there) -> reading; raises NetpolError."""
 
 
 @dataclass
@@ -72,16 +74,17 @@ class LiveSource:
             found.update(zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True))
         return found
 
-    def nodes(self, requests: Mapping[str, Json]) -> Mapping[str, NodeReading]:
+    def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
         if len(requests) == 1:
             # In the main thread, so that signals end the debug pod's life at once.
-            return {node: self._node(node, request) for node, request in requests.items()}
+            return {node: self._node(node, request, follow) for node, request in requests.items()}
         with self.guard(), ThreadPoolExecutor(max_workers=max(1, len(requests))) as pool:
-            return dict(zip(requests, pool.map(self._node, requests, requests.values()), strict=True))
+            readings = pool.map(lambda item: self._node(item[0], item[1], follow), requests.items())
+            return dict(zip(requests, readings, strict=True))
 
-    def _node(self, node: str, request: Json) -> NodeReading:
+    def _node(self, node: str, request: Json, follow: FollowUp | None) -> NodeReading:
         try:
-            return NodeReading(self.read_node(node, request))
+            return self.read_node(node, request, follow)
         except NetpolError as error:
             return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Status, align
-from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, node_views, pod_kernel
+from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, node_views, pod_kernel, with_answer
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
 from kubectl_netpol.model.flow import Direction
@@ -59,6 +60,9 @@ def explain(plan: Plan, snapshot: Snapshot) -> Explanation:
     unread = tuple(f"{n}: {reading.reason}" for n, reading in snapshot.nodes.items() if reading.reason)
     if plan.legs:
         legs = tuple(judge(leg, world, views) for leg in plan.legs)
+        if plan.question.ask_kernel:
+            answers = snapshot.nodes
+            legs = tuple(with_answer(leg, asking.verdict_of(leg.leg, leg.kernel, answers)) for leg in legs)
         decision, cause = _overall(legs)
         return Explanation(
             pod=plan.pod,
@@ -132,6 +136,16 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
     namespace, pod = namespace_of(leg.pod), name_of(leg.pod)
     if decision is Decision.UNKNOWN:
         return f"find out why the kernel of node {node_of(leg.pod)} could not be read: see the line on stderr"
+    if leg.asked is not None and leg.asked.code == "DIFFERS":
+        return (
+            "the program decides otherwise than its maps say, as far as this version knows it: please report it with "
+            f"kubectl netpol-ebpf capture {pod} -n {namespace} -f bundle.tar.gz"
+        )
+    if decision is Decision.ALLOW and leg.decided_by.layer is Layer.CONNTRACK:
+        return (
+            "the flow passes only because it is established: a new one would be dropped; "
+            f"kubectl netpol-ebpf conntrack {pod} -n {namespace} lists all such flows"
+        )
     if cause is Cause.SELECTOR:
         miss = next((e for v in leg.verdicts if v.layer is Layer.INTENT for e in v.evidence), "")
         change = f" ({miss})" if miss else ""

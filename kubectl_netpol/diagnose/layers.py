@@ -48,6 +48,8 @@ class LegVerdict:
     decided_by: Verdict
     cause: Cause
     break_between: tuple[Layer, Layer] | None = None
+    asked: Verdict | None = None
+    """`--ask-kernel`: what the attached program itself said."""
 
     @property
     def pod(self) -> Json:
@@ -97,7 +99,38 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     if leg.ends.flow.source_port is not None and attached.decision is Decision.DENY:
         # One flow, named by its source port: conntrack is asked before the rules.
         decided_by = established if established.decision is not Decision.NONE else attached
+    if decided_by.decision is Decision.ALLOW and cause is Cause.SELECTOR:
+        # The layers agree that a new flow would be dropped: nothing is wrong with any of them.
+        cause = Cause.NONE
     return LegVerdict(leg, kernel, verdicts, decided_by.decision, decided_by, cause, between)
+
+
+OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE")
+"""Codes of an ATTACHED verdict that the program's own answer settles."""
+
+
+def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
+    """The leg with what the program itself said. The kernel is right where the two differ."""
+    attached = next(v for v in found.verdicts if v.layer is Layer.ATTACHED)
+    if asked.decision not in (Decision.ALLOW, Decision.DENY) or asked.decision is attached.decision:
+        return replace(found, asked=asked)
+    if attached.decision is Decision.UNKNOWN and attached.code not in OPEN_TO_THE_PROGRAM:
+        # A foreign program in front: what the agent's would say does not settle it.
+        return replace(found, asked=asked)
+    if attached.decision is Decision.UNKNOWN:
+        settled = replace(attached, decision=asked.decision)
+        cause, between = _compare((*found.verdicts[:3], settled))
+        return replace(
+            found, asked=asked, decision=asked.decision, decided_by=asked, cause=cause, break_between=between
+        )
+    return replace(
+        found,
+        asked=replace(asked, code="DIFFERS", why=f"{asked.why}: NOT what the maps say, see ATTACHED"),
+        decision=asked.decision,
+        decided_by=asked,
+        cause=Cause.UNKNOWN,
+        break_between=(Layer.ATTACHED, Layer.TEST_RUN),
+    )
 
 
 def _intent(leg: Leg, world: World) -> Verdict:

@@ -58,6 +58,8 @@ class Question:
     port: str = ""
     source_port: int | None = None
     """--source-port: one established flow, with what conntrack knows of it."""
+    ask_kernel: bool = False
+    """--ask-kernel"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def make_plan(question: Question, namespace: str, world: World) -> Plan:
         notes += more
     elif question.port or question.source_port is not None:
         raise UsageError(f"{'--port' if question.port else '--source-port'} needs --from or --to")
+    elif question.ask_kernel:
+        raise UsageError("--ask-kernel needs a flow: --from or --to, and --port")
     reads, skipped = _reads([pod, *(leg.pod for leg in legs)])
     return Plan(pod, question, legs, *texts, tuple(notes), reads, skipped)
 

@@ -1,6 +1,7 @@
 """Model -> bytes of map entries: the inverse of ``decode``, for what is built here and read as text elsewhere.
 
-Nothing is ever written to a map of a node with it. Addresses in network order, integers little-endian.
+No map of a node is filled with it: it finds an entry by its key, and turns the texts of tools into the bytes that
+they were made of. Addresses in network order, integers little-endian.
 """
 
 from __future__ import annotations

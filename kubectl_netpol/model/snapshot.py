@@ -30,6 +30,10 @@ class NodeReading:
 
     document: Json | None = None
     reason: str = ""
+    answers: Mapping[str, Json] = field(default_factory=dict)
+    """Of `--ask-kernel`, by question. Not part of a bundle: they are answers to one run's questions."""
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    """Questions that no program was asked, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ class Layer(StrEnum):
     PINNED = "PINNED"
     ATTACHED = "ATTACHED"
     CONNTRACK = "CONNTRACK"
+    TEST_RUN = "TEST RUN"
+    """Not a place of its own: the attached program, asked with a packet (`--ask-kernel`)."""
 
 
-KERNEL_LAYERS = (Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK)
+KERNEL_LAYERS = (Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK, Layer.TEST_RUN)
 
 
 class Decision(StrEnum):

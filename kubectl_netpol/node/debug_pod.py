@@ -70,6 +70,10 @@ class DebugPodOptions:
     deadline_seconds: int = 300
     start_timeout: float = 60.0
     exec_timeout: float = 120.0
+    selinux_type: str = ""
+    """SELinux process type; empty: what the runtime gives to a privileged container."""
+    host_writable: bool = False
+    """Mount the node's root writable, as kubectl does: needed only to install a package there."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,28 @@ def _container(options: DebugPodOptions) -> Json:
         # Longer than the deadline, so that it is the deadline that ends the pod, with its reason in the status.
         "command": ["sleep", str(options.deadline_seconds + 60)],
         "terminationMessagePolicy": "File",
-        "securityContext": {"privileged": True},
+        "securityContext": _security(options),
         "resources": RESOURCES,
-        "volumeMounts": [{"name": "host-root", "mountPath": "/host", "readOnly": True}, BPFFS_MOUNT],
+        "volumeMounts": [{"name": "host-root", "mountPath": "/host", **_read_only(options)}, BPFFS_MOUNT],
+    }
+
+
+def _read_only(options: DebugPodOptions) -> Json:
+    return {} if options.host_writable else {"readOnly": True}
+
+
+def _security(options: DebugPodOptions) -> Json:
+    """Privileged; with a SELinux type all that privileged means, one by one.
+
+    Bottlerocket gives privileged containers its own type whatever they ask for (bottlerocket issue 3791): there
+    `super_t` takes the capabilities without the word.
+    """
+    if not options.selinux_type:
+        return {"privileged": True}
+    return {
+        "capabilities": {"add": ["ALL"]},
+        "seLinuxOptions": {"type": options.selinux_type},
+        "seccompProfile": {"type": "Unconfined"},
     }
 
 
@@ -156,7 +179,8 @@ def _labels(options: DebugPodOptions, run: str) -> dict[str, str]:
 
 def reuse_key(options: DebugPodOptions) -> str:
     """Equal for pods that can stand in for each other. Not the node: that is asked for by spec.nodeName."""
-    return hashlib.sha256(f"1 {options.image}".encode()).hexdigest()[:16]
+    kind = f"1 {options.image} {options.selinux_type} {options.host_writable}".strip()
+    return hashlib.sha256(kind.encode()).hexdigest()[:16]
 
 
 def _short_node(node: str) -> str:
@@ -432,7 +456,7 @@ class _Lease:
             and spec.get("nodeName") == self.node
             and spec.get("hostNetwork") is True
             and container.get("image") == self.options.image
-            and _dict(container, "securityContext").get("privileged") is True
+            and _dict(container, "securityContext") == _security(self.options)
             and _ends_at(pod) - time.time() >= LEAST_TIME_LEFT
         )
 

@@ -8,7 +8,7 @@ from kubectl_netpol.diagnose.alignment import Alignment, Row
 from kubectl_netpol.diagnose.explain import DirectionReport, Explanation
 from kubectl_netpol.diagnose.layers import LegVerdict
 from kubectl_netpol.model.flow import protocol_name
-from kubectl_netpol.model.verdict import Decision
+from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.maps import clean_lines
@@ -41,6 +41,8 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
 def _cause_text(found: Explanation) -> str:
     between = next((leg.break_between for leg in found.legs if leg.break_between), None)
     where = f": {between[0]} and {between[1]} are the first layers that differ" if between else ""
+    if any(leg.decided_by.layer is Layer.CONNTRACK and leg.decision is Decision.ALLOW for leg in found.legs):
+        return f"{found.cause.value}{where or ': the flow is established; all layers agree that a new one is dropped'}"
     unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)
     known = "all layers that are known agree" if unknown else "all layers agree"
     agree = {
@@ -55,7 +57,7 @@ def _leg_lines(leg: LegVerdict, found: Explanation, wide: bool, with_headers: bo
     if wide and leg.kernel is not None:
         lines += [f"  {line}" for line in kernel_report.header_lines(leg.kernel)]
     rows = []
-    for verdict in leg.verdicts:
+    for verdict in (*leg.verdicts, *([leg.asked] if leg.asked else [])):
         rows.append([verdict.layer.value, verdict.word, verdict.why])
         rows += [["", "", f"- {fact}"] for fact in verdict.evidence]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
@@ -162,6 +164,7 @@ def _leg_data(leg: LegVerdict) -> Json:
         "destination": str(flow.destination),
         "protocol": protocol_name(flow.protocol),
         "port": flow.port,
+        "sourcePort": flow.source_port,
         "verdict": ANSWERS[leg.decision],
         "cause": leg.cause.value,
         "firstDifference": [layer.value for layer in leg.break_between] if leg.break_between else None,
@@ -176,7 +179,7 @@ def _leg_data(leg: LegVerdict) -> Json:
                 "evidence": list(v.evidence),
                 "decidedBy": dict(v.decided) or None,
             }
-            for v in leg.verdicts
+            for v in (*leg.verdicts, *([leg.asked] if leg.asked else []))
         ],
     }
 

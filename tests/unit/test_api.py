@@ -16,6 +16,7 @@ from kubectl_netpol.cluster.api import PAGE, Api
 from kubectl_netpol.cluster.connection import Connection
 from kubectl_netpol.cluster.live import LiveSource
 from kubectl_netpol.errors import ApiError, ConnectionFailed, NodeError
+from kubectl_netpol.model.snapshot import NodeReading
 
 
 @dataclass
@@ -364,7 +365,7 @@ def test_a_watch_that_breaks_ends_quietly(answer, server):
 
 
 def source(server, read=None) -> LiveSource:
-    return LiveSource(client(server), read or (lambda node, request: {"node": node, **request}))
+    return LiveSource(client(server), read or (lambda node, request, _: NodeReading({"node": node, **request})))
 
 
 def test_collections_of_the_whole_cluster(server):
@@ -410,10 +411,10 @@ def test_other_errors_end_the_question(server, waits):
 
 
 def test_nodes_that_cannot_be_read_have_a_reason_and_the_others_are_read(server):
-    def read(node, request):
+    def read(node, request, follow):
         if node == "b":
             raise NodeError("no image", "set --image")
-        return {"node": node}
+        return NodeReading({"node": node})
 
     found = source(server, read).nodes({"a": {}, "b": {}, "c": {}})
     assert [found[n].document for n in "abc"] == [{"node": "a"}, None, {"node": "c"}]

@@ -9,7 +9,7 @@ import pytest
 from kubectl_netpol import cli, verbs
 from kubectl_netpol.cluster.connection import ConnectionFlags
 from kubectl_netpol.errors import UsageError
-from kubectl_netpol.options import DEFAULT_IMAGE, Common, seconds
+from kubectl_netpol.options import DEFAULT_IMAGE, Common, Way, seconds
 from kubectl_netpol.report.output import Format
 
 
@@ -46,7 +46,7 @@ def test_not_a_duration(text):
 def seen(monkeypatch):
     """The arguments with which verbs were called."""
     calls = []
-    for name in ("explain", "maps", "capture"):
+    for name in ("explain", "maps", "conntrack", "capture"):
         monkeypatch.setattr(verbs, name, lambda *arguments, name=name: calls.append((name, *arguments)))
     return calls
 
@@ -76,11 +76,19 @@ FLAGS = [
     (["--deadline", "31"], "deadline", 31),
     (["--start-timeout", "5"], "start_timeout", 5),
     (["--bundle", "x"], "bundle", "x"),
+    (["--via", "tools"], "via", Way.TOOLS),
+    (["--via", "agent"], "via", Way.AGENT),
+    (["--selinux-type", "super_t"], "selinux_type", "super_t"),
     (["--output", "json"], "output", Format.JSON),
     (["-o", "wide"], "output", Format.WIDE),
     (["--no-headers"], "no_headers", True),
 ]
 READING_ONLY = ("output", "no_headers")
+WITH_TOOLS = [
+    (["--show-commands"], "show_commands", True),
+    (["--install-on-host"], "install_on_host", True),
+]
+"""Flags that mean something with `--via tools` only."""
 
 
 def fields(common: Common) -> dict:
@@ -88,7 +96,7 @@ def fields(common: Common) -> dict:
     return own | dataclasses.asdict(common.connection)
 
 
-@pytest.mark.parametrize("verb", ["explain", "maps", "capture"])
+@pytest.mark.parametrize("verb", ["explain", "maps", "conntrack", "capture"])
 @pytest.mark.parametrize(
     ("flag", "name", "value"), FLAGS, ids=lambda value: value[0] if isinstance(value, list) else ""
 )
@@ -106,8 +114,18 @@ def test_every_flag_reaches_common_and_changes_nothing_else(verb, flag, name, va
     assert given == {**default, name: value}
 
 
+@pytest.mark.parametrize(("flag", "name", "value"), WITH_TOOLS)
+def test_flags_of_the_tools_need_them(flag, name, value, seen, capsys):
+    assert cli.run(["maps", "pod", *flag]) == 2
+    assert f"{flag[0]} goes with --via tools" in capsys.readouterr().err
+    assert cli.run(["maps", "pod", *flag, "--via", "tools"]) == 0
+    cli.run(["maps", "pod", "--via", "tools"])
+    given, default = (fields(call[1]) for call in seen)
+    assert given == {**default, name: value}
+
+
 def test_no_field_is_without_a_flag():
-    named = {name for _, name, _ in FLAGS}
+    named = {name for _, name, _ in (*FLAGS, *WITH_TOOLS)}
     every = {f.name for cls in (Common, ConnectionFlags) for f in dataclasses.fields(cls)} - {"connection"}
     assert named == every
 
@@ -115,12 +133,28 @@ def test_no_field_is_without_a_flag():
 def test_defaults(seen):
     assert cli.run(["maps", "pod"]) == 0
     _, common, *_ = seen[0]
-    assert common == Common(ConnectionFlags(), "", DEFAULT_IMAGE, "kube-system", False, 300, 60, Format.TABLE, False)
+    assert common == Common(
+        connection=ConnectionFlags(),
+        bundle="",
+        image=DEFAULT_IMAGE,
+        debug_namespace="kube-system",
+        keep=False,
+        deadline=300,
+        start_timeout=60,
+        via=Way.PYTHON,
+        show_commands=False,
+        install_on_host=False,
+        selinux_type="",
+        output=Format.TABLE,
+        no_headers=False,
+    )
 
 
 def test_the_verbs_own_arguments(seen):
     cli.run(["explain", "a", "--from", "b", "--to", "c", "--port", "80", "--direction", "egress"])
     cli.run(["capture", "a", "--file", "f"])
-    (_, _, *explained), (_, _, *captured) = seen
-    assert explained == ["a", (cli.Direction.EGRESS,), "b", "c", "80"]
+    cli.run(["explain", "a", "--from", "b", "--source-port", "4000", "--ask-kernel"])
+    (_, _, *explained), (_, _, *captured), (_, _, *asked) = seen
+    assert asked[-2:] == [4000, True]
+    assert explained == ["a", (cli.Direction.EGRESS,), "b", "c", "80", None, False]
     assert captured == ["a", "f"]

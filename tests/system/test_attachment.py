@@ -1,0 +1,214 @@
+"""What runs against what the agent believes: each break is a real kernel object, each answer is looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import article, breakage
+from tests.lab.agent import Agent
+from tests.lab.article import NGINX, NGINX_IP, NODE
+from tests.lab.cluster import LabCluster
+from tests.lab.require import require_lab, require_tools
+from tests.lab_selftest.helpers import connects
+from tests.system.conftest import User
+
+POD = ("default", NGINX)
+
+
+@pytest.fixture
+def user(plugin_bin: Path) -> Iterator[User]:
+    """The article's cluster, to be broken by one test."""
+    require_lab()
+    require_tools("kubectl")
+    with article.cluster() as lab:
+        article.build(lab)
+        yield User(lab, plugin_bin)
+        assert not lab.server.errors
+
+
+def agent(user: User) -> Agent:
+    return user.lab.agents[NODE]
+
+
+def reaches(lab: LabCluster, pod: str) -> bool:
+    return connects(lab.sandbox("default", pod), NGINX_IP, 80) == "open"
+
+
+def data(user: User, *arguments: str) -> tuple[int, Any]:
+    done = user.run(*arguments, "-o", "json")
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def codes(user: User, direction: str = "ingress", pod: str = "pod/nginx") -> list[str]:
+    _, found = data(user, "maps", pod)
+    side = next(d for d in found["directions"] if d["direction"] == direction)
+    return [difference["code"] for difference in side["differences"]]
+
+
+def attached(user: User, pod: str = "accessfalse", *more: str) -> tuple[int, str, str]:
+    """(exit code, verdict, code of the ATTACHED layer) of a flow to nginx."""
+    code, answer = data(user, "explain", "pod/nginx", "--from", f"pod/{pod}", "--port", "80", *more)
+    layer = next(x for x in answer["legs"][0]["layers"] if x["layer"] == "ATTACHED")
+    return code, answer["verdict"], layer["code"]
+
+
+def test_a_filter_on_one_hook_only(user: User) -> None:
+    agent(user).remove_filter(*POD, "ingress")
+    assert reaches(user.lab, "accessfalse")
+    assert codes(user) == ["NO_FILTER", "ONE_HOOK_ONLY"]
+    assert codes(user, "egress") == []
+    assert attached(user) == (0, "ALLOW", "NO_FILTER")
+
+
+def test_no_clsact(user: User) -> None:
+    agent(user).remove_clsact(*POD)
+    assert reaches(user.lab, "accessfalse")
+    assert codes(user) == codes(user, "egress") == ["NO_CLSACT"]
+    assert attached(user) == (0, "ALLOW", "NO_FILTER")
+    code, answer = data(user, "explain", "pod/nginx", "--direction", "ingress")
+    assert (code, answer["layersAgree"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("returns", "true_passes", "false_passes"),
+    [(breakage.OK, True, True), (breakage.SHOT, False, False), (breakage.UNSPEC, True, False)],
+)
+@pytest.mark.parametrize("how", ["filter", "tcx"])
+def test_a_foreign_program_in_front(
+    user: User, how: str, returns: int, true_passes: bool, false_passes: bool
+) -> None:
+    """The packets show that the agent's program does not decide alone, so the tool does not say that it does."""
+    if how == "tcx":
+        number = agent(user).add_tcx(*POD, "ingress", returns)
+    else:
+        number = agent(user).add_foreign_filter(*POD, "ingress", returns)
+    assert (reaches(user.lab, "accesstrue"), reaches(user.lab, "accessfalse")) == (true_passes, false_passes)
+    assert codes(user) == ["FOREIGN_FIRST"]
+    done = user.run("maps", "pod/nginx", "--direction", "ingress")
+    assert f"program {number}" in done.stdout
+    for pod in ("accesstrue", "accessfalse"):
+        assert attached(user, pod) == (3, "UNKNOWN", "FOREIGN_FIRST")
+    # What the agent's program would say does not settle it.
+    assert attached(user, "accesstrue", "--ask-kernel") == (3, "UNKNOWN", "FOREIGN_FIRST")
+
+
+def test_a_foreign_filter_behind_changes_nothing(user: User) -> None:
+    agent(user).add_foreign_filter(*POD, "ingress", breakage.SHOT, "behind")
+    assert (reaches(user.lab, "accesstrue"), reaches(user.lab, "accessfalse")) == (True, False)
+    assert codes(user) == []
+    assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
+    assert "other filter    pref 2 bpf foreign" in user.run("maps", "pod/nginx").stdout
+
+
+def test_another_load_of_the_program_runs(user: User) -> None:
+    number = agent(user).reload_filter(*POD, "ingress")
+    assert not reaches(user.lab, "accesstrue")
+    found = codes(user)
+    assert found[0] == "OTHER_PROGRAM"
+    assert set(found[1:]) == {"OTHER_MAP"}
+    # Its maps are empty, and a pod state that is missing drops everything.
+    assert attached(user, "accesstrue") == (1, "DROP", "POD_STATE_MISSING")
+    done = user.run("explain", "pod/nginx", "--direction", "ingress")
+    assert f"but the filter runs program {number}, the pin " in done.stdout.splitlines()[0]
+
+
+def test_a_replaced_conntrack_map(user: User) -> None:
+    """As after an upgrade that met other objects: programs keep the old table, the agent cleans the new one."""
+    before, after = agent(user).replace_global_map()
+    assert codes(user) == codes(user, "egress") == ["OTHER_MAP"]
+    text = user.run("maps", "pod/nginx", "--direction", "ingress").stdout
+    assert f"the program uses aws_conntrack_map {before}, held by no pin; the agent writes map {after}" in text
+    assert reaches(user.lab, "accesstrue")
+    code, found = data(user, "conntrack", "pod/nginx")
+    assert code == 0
+    assert {flow["mapId"] for flow in found["flows"]} == {before}
+
+
+def test_pins_are_gone(user: User) -> None:
+    agent(user).remove_pins(*POD)
+    found = codes(user)
+    assert found[0] == "NO_PROGRAM_PIN"
+    assert set(found[1:]) == {"UNPINNED_MAP"}
+    # The kernel goes on: what is attached decides, pinned or not.
+    assert attached(user) == (1, "DROP", "NO_ENTRY")
+    _, whole = data(user, "maps", "pod/nginx")
+    assert [d["code"] for d in whole["nodeDifferences"]] == ["POD_WITHOUT_PIN"]
+
+
+def test_a_pin_of_one_map_is_gone(user: User) -> None:
+    agent(user).remove_pins(*POD, "_ingress_pod_state_map")
+    assert codes(user) == ["UNPINNED_MAP"]
+    _, answer = data(user, "explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80")
+    pinned = next(x for x in answer["legs"][0]["layers"] if x["layer"] == "PINNED")
+    assert (pinned["verdict"], pinned["code"]) == ("UNKNOWN", "NOT_PINNED")
+    assert answer["verdict"] == "ALLOW"
+    # The agent cannot write the state any more, and says so.
+    assert all("pod_state_map" in str(error) for error in user.lab.server.errors)
+    user.lab.server.errors.clear()
+
+
+def test_pins_of_both_forms(user: User) -> None:
+    agent(user).pin_other_form(*POD)
+    _, found = data(user, "maps", "pod/nginx")
+    assert [d["code"] for d in found["differences"]] == ["BOTH_FORMS"]
+    assert [d["code"] for d in found["nodeDifferences"]] == ["BOTH_FORMS"]
+    assert found["podIdentifier"] == "nginx-f8d9c6576@default"
+    assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
+
+
+def test_pins_that_point_to_the_maps_of_another(user: User) -> None:
+    agent(user).swap_map_pins(POD, ("default", "accesstrue"))
+    assert set(codes(user)) == {"OTHER_MAP"}
+    user.lab.kubectl("label", "pod", "accessfalse", "access=true", "--overwrite")
+    user.lab.settle()
+    # The agent wrote the new rule into the maps that its pins show; packets meet others.
+    assert not reaches(user.lab, "accessfalse")
+    _, answer = data(user, "explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80")
+    layers = {x["layer"]: x["verdict"] for x in answer["legs"][0]["layers"]}
+    assert (layers["PINNED"], layers["ATTACHED"]) == ("ALLOW", "DROP")
+    assert answer["cause"] == "kernel"
+
+
+def test_pins_without_a_pod(user: User) -> None:
+    agent(user).faults.add("leave_pins")
+    user.lab.kubectl("delete", "pod", "accessfalse", "--now")
+    user.lab.settle()
+    _, found = data(user, "maps", "pod/nginx")
+    [left] = found["nodeDifferences"]
+    assert left["code"] == "PIN_WITHOUT_POD"
+    assert "accessfalse@default" in left["text"]
+
+
+@pytest.mark.parametrize("attach_second", [True, False])
+def test_a_pod_with_two_interfaces(plugin_bin: Path, attach_second: bool) -> None:
+    require_lab()
+    require_tools("kubectl")
+    with article.cluster(generation="1.4.2", links={"nginx": ["172.31.104.77"]}) as lab:
+        article.build(lab)
+        if not attach_second:
+            lab.agents[NODE].remove_clsact(*POD, interface=1)
+        _, found = data(User(lab, plugin_bin), "maps", "pod/nginx")
+        [second] = found["otherInterfaces"]
+        assert second["index"] == 1
+        kinds = [[d["code"] for d in side["differences"]] for side in second["directions"]]
+        assert kinds == ([[], []] if attach_second else [["NO_CLSACT"], ["NO_CLSACT"]])
+
+
+def test_a_branch_interface(plugin_bin: Path) -> None:
+    """A pod with security groups of its own hangs on a vlan link."""
+    require_lab()
+    require_tools("kubectl")
+    with article.cluster(veth_prefixes={"nginx": "vlan"}) as lab:
+        article.build(lab)
+        code, found = data(User(lab, plugin_bin), "explain", "pod/nginx")
+        assert (code, found["kernel"]["hostVeth"], found["kernel"]["hostVethConfirmed"]) == (
+            0,
+            "vlan9c515deae49",
+            True,
+        )
