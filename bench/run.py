@@ -1,43 +1,30 @@
-"""Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests.
+"""Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps, node.
 
 Absolute times depend on the machine; what counts are the ratios of one run.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import maps, node, timing
+
+ROOT = timing.ROOT
 BUNDLE = str(ROOT / "kubectl_netpol" / "examples" / "article.tar.gz")
 ROUNDS = 15
 
 
-def seconds(argv: list[str]) -> float:
-    """Wall-clock time of one whole process."""
-    begin = time.perf_counter()
-    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    elapsed = time.perf_counter() - begin
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{' '.join(argv)}: exit code {done.returncode}: {done.stderr}")
-    return elapsed
-
-
 def side_by_side(commands: dict[str, list[str]]) -> None:
-    """Run all commands in turn, so that a slow moment of the machine hits all of them; print medians and ratios."""
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(ROUNDS):
-        for name, argv in commands.items():
-            times[name].append(seconds(argv))
-    base = statistics.median(next(iter(times.values())))
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"  {name:42} {median * 1000:8.1f} ms {median / base:7.1f} x")
+    """Medians of whole processes, and how many times longer each takes than the first."""
+    found = timing.measured([timing.command(name, *argv) for name, argv in commands.items()], ROUNDS)
+    base = next(iter(found.values()))
+    for name, samples in found.items():
+        print(f"  {name:42} {timing.median(samples) * 1000:8.1f} ms {timing.ratio(samples, base):7.1f} x")
 
 
 def startup() -> None:
@@ -71,7 +58,12 @@ def requests() -> None:
             print(f"  explain {' '.join(arguments):45} {count:3} requests")
 
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"startup": startup, "requests": requests}
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "startup": startup,
+    "requests": requests,
+    "maps": maps.main,
+    "node": node.main,
+}
 
 
 def main() -> None:

@@ -20,9 +20,10 @@ from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.model.asked import Asked
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
-from kubectl_netpol.model.snapshot import Collection, Snapshot
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.options import Common, Way
+from kubectl_netpol.policy import nodes as node_kinds
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
@@ -161,7 +162,18 @@ def _read(origin: Source, question: planning.Question, progress: Progress) -> tu
             return asking.to_ask(plan.legs, node, document)
 
     nodes = origin.nodes(requests, follow) if requests else {}
+    for name, reading in nodes.items():
+        _hint(name, reading, World(Snapshot(collections)), progress)
     return plan, _snapshot(origin, collections, nodes)
+
+
+def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> None:
+    """A node whose kernel refused the debug pod says how to get further, once."""
+    node, errors = world.nodes.get(name), (reading.document or {}).get("errors") or []
+    if node is not None and node_kinds.refused(errors):
+        kind = node_kinds.kind_of(node)
+        if kind.note:
+            progress.note(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
 
 
 def _collections(origin: Source, pod: str, progress: Progress) -> Mapping[str, Collection]:

@@ -15,11 +15,10 @@ from kubectl_netpol.model.kernel import DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy import networkpolicy
+from kubectl_netpol.policy.nodes import AGENT_LOG
 from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, ref
 
 Json = dict[str, Any]
-
-AGENT_LOG = "/var/log/aws-routed-eni/network-policy-agent.log"
 
 
 @dataclass(frozen=True)

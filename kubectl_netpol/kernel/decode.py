@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.model.flow import Address, Network
@@ -22,26 +27,81 @@ def split(buffer: bytes, size: int, what: str) -> list[bytes]:
 
 
 def lpm_entries(keys: bytes, values: bytes, layout: layouts.Layout) -> LpmTable:
-    """Entries of an LPM map, sorted by prefix. Slots are shared between equal values."""
-    key_list = split(keys, layout.key_size, "keys")
-    value_list = split(values, layout.value_size, "values")
-    if len(key_list) != len(value_list):
-        raise DecodeError(f"{len(key_list)} keys, {len(value_list)} values")
-    parse: Callable[[bytes], tuple[Slot, ...] | tuple[ClusterSlot, ...]]
-    parse = np_slots if layout.role == "np" else cp_slots
-    seen: dict[bytes, tuple[Slot, ...] | tuple[ClusterSlot, ...]] = {}
-    entries = []
-    for key, value in zip(key_list, value_list, strict=True):
-        slots = seen.get(value)
-        if slots is None:
-            slots = seen[value] = parse(value)
-        entries.append(LpmEntry(prefix(key), slots))
-    entries.sort(key=lambda entry: _order(entry.prefix))
-    return LpmTable(tuple(entries))
+    """Entries of an LPM map, sorted by prefix. Slots are shared between equal values.
+
+    All sizes and prefix lengths are checked here; the objects are made when something asks for them.
+    """
+    for what, buffer, size in (("keys", keys, layout.key_size), ("values", values, layout.value_size)):
+        if len(buffer) % size:
+            raise DecodeError(f"{what}: {len(buffer)} bytes are not a multiple of {size}")
+    if len(keys) // layout.key_size != len(values) // layout.value_size:
+        raise DecodeError(f"{len(keys) // layout.key_size} keys, {len(values) // layout.value_size} values")
+    size = layout.key_size
+    # The length is a little-endian u32: the low bytes of all keys, and whether any other byte is not zero.
+    highest = max(set(keys[0::size]), default=0)
+    if highest > (size - 4) * 8 or any(keys[byte::size].strip(b"\0") for byte in (1, 2, 3)):
+        for key in split(keys, size, "keys"):
+            prefix(key)
+    return _PackedTable(keys, values, layout)
 
 
-def _order(network: Network) -> tuple[int, int]:
-    return int(network.network_address), network.prefixlen
+class _PackedTable(LpmTable):
+    """An LPM table that decodes what is looked at: one entry for a lookup, all of them for ``entries``."""
+
+    _keys: bytes
+    _values: bytes
+    _layout: layouts.Layout
+    _slots: Callable[[bytes], tuple[Slot, ...] | tuple[ClusterSlot, ...]]
+
+    def __init__(self, keys: bytes, values: bytes, layout: layouts.Layout) -> None:
+        parse = np_slots if layout.role == "np" else cp_slots
+        # Not by assignment: a frozen dataclass takes none.
+        vars(self).update(_keys=keys, _values=values, _layout=layout, _slots=cache(parse))
+
+    @cached_property
+    def entries(self) -> tuple[LpmEntry, ...]:
+        kind, rules = (IPv4Network if self._layout.family == 4 else IPv6Network), self._rules
+        with _no_collection():
+            order = sorted((address, length, position) for position, (address, length) in enumerate(self._prefixes()))
+            return tuple([LpmEntry(kind((address, length)), rules(position)) for address, length, position in order])
+
+    def lookup(self, host: Network) -> LpmEntry | None:
+        address = int(host.network_address)
+        for length in self._lengths if host.version == self._layout.family else ():
+            if length <= host.prefixlen:
+                shift = host.max_prefixlen - length
+                position = self._positions.get((address >> shift << shift, length))
+                if position is not None:
+                    return self._entry(position)
+        return None
+
+    def get(self, prefix: Network) -> LpmEntry | None:
+        same_family = prefix.version == self._layout.family
+        position = self._positions.get((int(prefix.network_address), prefix.prefixlen)) if same_family else None
+        return None if position is None else self._entry(position)
+
+    @cached_property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self._keys[0 :: self._layout.key_size]), reverse=True))
+
+    @cached_property
+    def _positions(self) -> dict[tuple[int, int], int]:
+        return {prefix: position for position, prefix in enumerate(self._prefixes())}
+
+    def _prefixes(self) -> Iterator[tuple[int, int]]:
+        """Address without its host bits, and length, of each key."""
+        size = self._layout.key_size - 4
+        for length, address in struct.iter_unpack(f"<B3x{size}s", self._keys):
+            shift = size * 8 - length
+            yield int.from_bytes(address, "big") >> shift << shift, length
+
+    def _entry(self, position: int) -> LpmEntry:
+        size = self._layout.key_size
+        return LpmEntry(prefix(self._keys[position * size : (position + 1) * size]), self._rules(position))
+
+    def _rules(self, position: int) -> tuple[Slot, ...] | tuple[ClusterSlot, ...]:
+        size = self._layout.value_size
+        return self._slots(self._values[position * size : (position + 1) * size])
 
 
 def prefix(key: bytes) -> Network:
@@ -75,18 +135,61 @@ def pod_states(keys: bytes, values: bytes) -> dict[int, int]:
 
 
 def conntrack_entries(keys: bytes, values: bytes, layout: layouts.Layout) -> tuple[ConntrackEntry, ...]:
-    """Entries of aws_conntrack_map, in map order."""
-    structure = layouts.CONNTRACK_KEY4 if layout.family == 4 else layouts.CONNTRACK_KEY6
-    contents = layouts.CONNTRACK_VALUE1 if layout.value_size == 1 else layouts.CONNTRACK_VALUE16
-    for what, buffer, size in (("keys", keys, structure.size), ("values", values, contents.size)):
+    """Entries of aws_conntrack_map, in map order. Fields that a layout lacks are None."""
+    structure = layouts.CONNTRACK_KEYS[layout.key_size]
+    for what, buffer, size in (("keys", keys, structure.size), ("values", values, layout.value_size)):
         if len(buffer) % size:
             raise DecodeError(f"{what}: {len(buffer)} bytes are not a multiple of {size}")
-    if len(keys) // structure.size != len(values) // contents.size:
+    if len(keys) // structure.size != len(values) // layout.value_size:
         raise DecodeError(f"{len(keys)} bytes of keys, {len(values)} bytes of values")
-    address: Callable[[bytes], Address] = IPv4Address if layout.family == 4 else IPv6Address
-    return tuple(
-        ConntrackEntry(address(src), sport, address(dst), dport, protocol, address(owner), ifindex, *value)
-        for (src, sport, dst, dport, protocol, owner, ifindex), value in zip(
-            structure.iter_unpack(keys), contents.iter_unpack(values), strict=True
+    known = _Addresses(IPv4Address if layout.family == 4 else IPv6Address)
+    rows = structure.iter_unpack(keys)
+    with _no_collection():
+        if layout.value == layouts.POD_ADDRESS:
+            owners = _each(values, layout.value_size)
+            return tuple(
+                _ENTRY((known[src], sport, known[dst], dport, protocol, known[owner], None, None, None))
+                for (src, sport, dst, dport, protocol), owner in zip(rows, owners, strict=True)
+            )
+        contents = layouts.CONNTRACK_VALUE1 if layout.value_size == 1 else layouts.CONNTRACK_VALUE16
+        # The fields that a layout lacks, at the end of its key and of its value.
+        no_ifindex = (None,) if len(structure.unpack(bytes(structure.size))) == 6 else ()
+        no_time = (None,) if layout.value_size == 1 else ()
+        return tuple(
+            _ENTRY((known[src], sport, known[dst], dport, proto, known[owner], *ifindex, *no_ifindex, *value, *no_time))
+            for (src, sport, dst, dport, proto, owner, *ifindex), value in zip(
+                rows, contents.iter_unpack(values), strict=True
+            )
         )
-    )
+
+
+# What ConntrackEntry(...) does, without its Python function: there may be a million of them.
+_ENTRY: Callable[[tuple[Any, ...]], ConntrackEntry] = partial(tuple.__new__, ConntrackEntry)
+
+
+class _Addresses(dict[bytes, Address]):
+    """Addresses by their bytes: each is made once."""
+
+    def __init__(self, kind: Callable[[bytes], Address]) -> None:
+        self._kind = kind
+
+    def __missing__(self, packed: bytes) -> Address:
+        made = self[packed] = self._kind(packed)
+        return made
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Of many objects that all stay none is garbage; looking for it would take longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _each(buffer: bytes, size: int) -> Iterator[bytes]:
+    """The packed elements one by one; the caller has checked that they fit."""
+    return (buffer[start : start + size] for start in range(0, len(buffer), size))

@@ -191,14 +191,11 @@ class NodeView:
 
     def _pinned_identifiers(self, candidates: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the candidates, newest form first, under which anything is pinned."""
-        names = [path.partition("/")[2] for path in self.pins]
-        return tuple(
-            identifier
-            for identifier in candidates
-            if any(
-                name.startswith(f"{identifier}_") and identity.pinned_identifier(name) == identifier for name in names
-            )
-        )
+        return tuple(identifier for identifier in candidates if identifier in self._identifiers_with_pins)
+
+    @cached_property
+    def _identifiers_with_pins(self) -> frozenset[str]:
+        return frozenset(identity.pinned_identifier(path.partition("/")[2]) for path in self.pins)
 
     def _used_identifier(self, pinned: tuple[str, ...], namespace: str, name: str, ips: tuple[str, ...]) -> str:
         """Of two forms (a migration that stopped half-way) the one whose program runs; else the newest."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ Json = dict[str, Any]
 Check = Callable[[Any, str], Any]
 
 MOST_U64 = (1 << 64) - 1
+_DAMAGED = "the node's document is damaged"
+MOST_UNPACKED = 160 << 20
+"""Bytes of the values of one map; the reader takes no more from it."""
 MOST_TEXT = 4096
 """Characters of one text field; the longest real one is a path of 255 or an error message."""
 
@@ -36,18 +40,70 @@ def check_document(document: Any) -> Json:
     return {**document, **_DOCUMENT(document, "")}
 
 
+class Contents(dict[str, Any]):
+    """Checked ``contents`` of a map: beside the packed texts also what they hold, so that it is unpacked once."""
+
+    entries: tuple[bytes, bytes] = b"", b""
+    """All keys and all values, in one order."""
+
+
 def raw_entries(row: Json) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) of every entry of one row of ``maps``; nothing where ``contents`` is null: look before."""
     contents = row["contents"]
     if contents is None:
         return
-    keys, values = base64.b64decode(contents["keys"]), base64.b64decode(contents["values"])
+    keys, values = unpacked(row, "")
     key_size, value_size = row["key_size"], row["value_size"]
     for index in range(contents["count"]):
         yield (
             keys[index * key_size : (index + 1) * key_size],
             values[index * value_size : (index + 1) * value_size],
         )
+
+
+def unpacked(row: Json, path: str) -> tuple[bytes, bytes]:
+    """All keys and all values of a row of ``maps`` that has contents. Raises ``NodeError``.
+
+    ``columns``: each part is byte 0 of every element, then byte 1 of every element ... ``index``: for each key
+    the number (u32, little-endian) of its value in ``values``, which holds equal ones once.
+    """
+    contents = row["contents"]
+    count = contents["count"]
+    columns = contents.get("columns", False)
+    keys = _packed(contents, path, "keys", row["key_size"], count, columns)
+    if contents.get("index") is None:
+        return keys, _packed(contents, path, "values", row["value_size"], count, columns)
+    numbers = struct.unpack(f"<{count}I", _packed(contents, path, "index", 4, count, columns))
+    size = row["value_size"]
+    distinct = _packed(contents, path, "values", size, None, columns)
+    values = [distinct[start : start + size] for start in range(0, len(distinct), size)] if size else []
+    highest = max(numbers, default=-1)
+    if highest >= len(values):
+        raise NodeError(f"{_DAMAGED}: {path}.contents.index refers to value {highest} of {len(values)}")
+    if count * size > MOST_UNPACKED:
+        raise NodeError(f"{_DAMAGED}: {path}.contents are larger than {MOST_UNPACKED} bytes when unpacked")
+    return keys, b"".join([values[number] for number in numbers])
+
+
+def _packed(contents: Json, path: str, name: str, size: int, count: int | None, columns: bool) -> bytes:
+    """One part of the contents: ``count`` elements of ``size`` bytes, any number of them where it is None."""
+    where = f"{path}.contents.{name}"
+    try:
+        packed = base64.b64decode(contents[name], validate=True)
+    except (binascii.Error, ValueError):
+        raise _wrong(where, "a base64 text", contents[name]) from None
+    if count is None:
+        count = len(packed) // size if size else 0
+    if len(packed) != count * size:
+        raise NodeError(
+            f"{_DAMAGED}: {where} has {len(packed)} bytes, {count} entries of {size} bytes need {count * size}"
+        )
+    if not columns:
+        return packed
+    rows = bytearray(len(packed))
+    for offset in range(size if count else 0):
+        rows[offset::size] = packed[offset * count : (offset + 1) * count]
+    return bytes(rows)
 
 
 # ---- the checks
@@ -144,20 +200,13 @@ def _base64(value: Any, path: str) -> str:
 def _map(value: Any, path: str) -> Json:
     """A row of ``maps``: the contents must have as many bytes as count and sizes say."""
     row: Json = _MAP_ROW(value, path)
-    contents = row["contents"]
-    if contents is None:
+    if row["contents"] is None:
         return row
-    for name, size in (("keys", row["key_size"]), ("values", row["value_size"])):
-        where = f"{path}.contents.{name}"
-        try:
-            length = len(base64.b64decode(contents[name], validate=True))
-        except (binascii.Error, ValueError):
-            raise _wrong(where, "a base64 text", contents[name]) from None
-        if length != contents["count"] * size:
-            raise NodeError(
-                f"the node's document is damaged: {where} has {length} bytes, "
-                f"{contents['count']} entries of {size} bytes need {contents['count'] * size}"
-            )
+    contents = row["contents"] = Contents(row["contents"])
+    for name, check in _PACKING.items():
+        if name in contents:
+            contents[name] = check(contents[name], f"{path}.contents.{name}")
+    contents.entries = unpacked(row, path)
     return row
 
 
@@ -179,6 +228,8 @@ _CONTENTS = _object(
         "reason": _text,
     }
 )
+_PACKING = {"columns": _flag, "index": _base64}
+"""How the contents are packed; not there in answers that use neither."""
 _LINK = _object(
     {
         "ifindex": _IFINDEX,

@@ -1,9 +1,9 @@
-"""Sends the reader into a pod and takes its answer: frames, checksums, limits.
+"""Sends a script, mostly the reader, into a pod and takes its answer: frames, checksums, limits.
 
 The command is ``python3 -IBS -c BOOTSTRAP <length>``. The bootstrap reads exactly <length> bytes of stdin, so
 it needs no end of file, which older exec protocols cannot send. These bytes are zlib-compressed JSON: the
-source of ``reader.py`` and the request. -I: no PYTHON* variables and no user site; -B: no .pyc is written;
--S: no site.
+source of ``reader.py`` or ``asker.py``, and the request. -I: no PYTHON* variables and no user site; -B: no
+.pyc is written; -S: no site.
 
 ``python3`` is looked up through PATH by the container runtime. Only when that fails a second exec tries
 ``/usr/libexec/platform-python``, where images of the RHEL family keep one. There is no ``sh -c`` that
@@ -35,6 +35,10 @@ MOST_DOCUMENT = 768 << 20
 HEADER = re.compile(rb"NPE1 (\d{1,12}) ([0-9a-f]{64})\n")
 MOST_HEADER = 96
 STDERR_TAIL = 400
+KILLED_HINTS = {
+    "reader": "its memory limit is the usual cause: ask for less, with pods instead of --all",
+    "asker": "one conntrack entry of a flow that does not exist may be left; the agent removes such entries",
+}
 
 BOOTSTRAP = (
     "import sys,zlib,json;n=int(sys.argv[1]);d=sys.stdin.buffer.read(n)\n"
@@ -61,15 +65,23 @@ def read_node(pod: ExecPod, request: Json) -> Json:
 
     Raises ``NodeError``: no Python in the image, the reader crashed, or the answer is damaged.
     """
-    stdin = packed_request(request)
+    return check_document(run_script(pod, "reader", request))
+
+
+def run_script(pod: ExecPod, script: str, request: Json) -> Any:
+    """Run ``<script>.py`` of this package in the pod; the JSON that it answers, whatever it holds.
+
+    Raises ``NodeError`` as ``read_node`` does.
+    """
+    stdin = packed_request(request, script)
     for python in PYTHONS:
         result = pod.exec(command(python, len(stdin)), stdin)
         if not python_is_missing(result):
-            return parse_answer(result, _name(pod))
+            return _answer(result, _name(pod), script)
     raise NodeError(
         f"the image of {_name(pod)} has no python3: {_last_line(result) or 'executable file not found'}",
         hint="choose an image that has it with --image (the default, amazonlinux:2023, does; its minimal "
-        "variant does not); reading with tc and aws-eks-na-cli instead is planned, not there yet",
+        "variant does not), or read the node with tc and aws-eks-na-cli instead: --via tools",
     )
 
 
@@ -78,14 +90,14 @@ def command(python: str, length: int) -> list[str]:
     return [python, "-IBS", "-c", BOOTSTRAP, str(length)]
 
 
-def packed_request(request: Json) -> bytes:
-    """What goes to stdin: zlib-compressed JSON of the reader's source and the request."""
-    return zlib.compress(json.dumps({"script": _reader_source(), "request": request}).encode(), 9)
+def packed_request(request: Json, script: str = "reader") -> bytes:
+    """What goes to stdin: zlib-compressed JSON of the script's source and the request."""
+    return zlib.compress(json.dumps({"script": _source(script), "request": request}).encode(), 9)
 
 
 @cache
-def _reader_source() -> str:
-    return files(__package__).joinpath("reader.py").read_text(encoding="utf-8")
+def _source(script: str) -> str:
+    return files(__package__).joinpath(f"{script}.py").read_text(encoding="utf-8")
 
 
 def python_is_missing(result: ExecResult) -> bool:
@@ -102,13 +114,17 @@ def python_is_missing(result: ExecResult) -> bool:
 
 def parse_answer(result: ExecResult, who: str) -> Json:
     """The document inside an exec's stdout. ``who`` names the pod in messages."""
-    return check_document(_parsed(_inflated(_payload(result, who), who), who))
+    return check_document(_answer(result, who, "reader"))
 
 
-def _payload(result: ExecResult, who: str) -> bytes:
+def _answer(result: ExecResult, who: str, script: str) -> Any:
+    return _parsed(_inflated(_payload(result, who, script), who), who)
+
+
+def _payload(result: ExecResult, who: str, script: str) -> bytes:
     header = HEADER.match(result.stdout[:MOST_HEADER])
     if header is None:
-        raise _no_frame(result, who)
+        raise _no_frame(result, who, script)
     length, digest = int(header[1]), header[2].decode()
     payload = result.stdout[header.end() :]
     if length > MOST_COMPRESSED:
@@ -125,12 +141,12 @@ def _payload(result: ExecResult, who: str) -> bytes:
     return payload
 
 
-def _no_frame(result: ExecResult, who: str) -> NodeError:
-    """Nothing that looks like an answer: the reader crashed, was killed, or something else spoke."""
+def _no_frame(result: ExecResult, who: str, script: str) -> NodeError:
+    """Nothing that looks like an answer: the script crashed, was killed, or something else spoke."""
     if result.exit_code == 137:
         return NodeError(
-            f"the reader in {who} was killed with exit code 137{_because(result)}",
-            hint="its memory limit is the usual cause: ask for less, with pods instead of --all",
+            f"the {script} in {who} was killed with exit code 137{_because(result)}",
+            hint=KILLED_HINTS.get(script, ""),
         )
     if result.stdout and MAGIC.startswith(result.stdout[: len(MAGIC)]):
         return NodeError(f"the answer of {who} was cut inside its header ({len(result.stdout)} bytes came)")
@@ -138,10 +154,10 @@ def _no_frame(result: ExecResult, who: str) -> NodeError:
         return NodeError(f"{who} did not answer{_because(result)}", hint="try again")
     said = f": {tail}" if (tail := _last_line(result)) else ""
     if result.exit_code != 0:
-        return NodeError(f"the reader in {who} ended with exit code {result.exit_code}{said}")
+        return NodeError(f"the {script} in {who} ended with exit code {result.exit_code}{said}")
     if not result.stdout:
-        return NodeError(f"the reader in {who} said nothing{said}")
-    return NodeError(f"the answer of {who} is not one of the reader: it begins with {result.stdout[:24]!r}")
+        return NodeError(f"the {script} in {who} said nothing{said}")
+    return NodeError(f"the answer of {who} is not one of the {script}: it begins with {result.stdout[:24]!r}")
 
 
 def _because(result: ExecResult) -> str:

@@ -23,7 +23,8 @@ from kubectl_netpol.model.kernel import (
     ProgramView,
     Slot,
 )
-from kubectl_netpol.policy.world import World
+from kubectl_netpol.policy import nodes
+from kubectl_netpol.policy.world import World, node_of
 
 Json = dict[str, Any]
 
@@ -43,6 +44,34 @@ def _interface_text(one: InterfaceView) -> str:
     index = f"ifindex {one.ifindex}; " if one.ifindex is not None else ""
     number = f"interface {one.index}; " if one.index else ""
     return f"{one.veth} ({number}{index}{'; '.join(one.evidence)})"
+
+
+def node_lines(pod: Json, world: World, wide: bool) -> list[str]:
+    """What kind of node it is; wide: where its agent is."""
+    node = world.nodes.get(node_of(pod))
+    if node is None:
+        return []
+    kind = nodes.kind_of(node)
+    lines = [f"node            {nodes.describe(node)}"]
+    if wide:
+        lines.append(f"agent           {kind.agent}; log {kind.log}; metrics {kind.metrics}, health {kind.health}")
+    return lines
+
+
+def node_data(pod: Json, world: World) -> Json | None:
+    node = world.nodes.get(node_of(pod))
+    if node is None:
+        return None
+    kind = nodes.kind_of(node)
+    return {
+        "kind": kind.name,
+        "description": nodes.describe(node),
+        "agent": kind.agent,
+        "agentLog": kind.log,
+        "agentMetrics": kind.metrics,
+        "agentHealth": kind.health,
+        "cli": list(kind.cli),
+    }
 
 
 def difference_lines(differences: Sequence[Difference]) -> list[str]:

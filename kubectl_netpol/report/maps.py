@@ -39,6 +39,7 @@ def as_text(
     """``odd``: what is odd about the node as a whole."""
     lines = [
         f"{ref(pod)} on node {node_of(pod)}",
+        *(f"  {line}" for line in kernel_report.node_lines(pod, world, wide)),
         *(f"  {line}" for line in kernel_report.header_lines(kernel)),
     ]
     for direction in directions:
@@ -99,6 +100,7 @@ def as_data(
         "kind": "Maps",
         "pod": ref(pod),
         "node": node_of(pod),
+        "nodeInfo": kernel_report.node_data(pod, world),
         **(kernel_report.kernel_data(kernel) or {}),
         "nodeDifferences": [kernel_report.difference_data(found) for found in odd],
         "directions": [_direction_data(pod, kernel.directions[d], world) for d in directions],

@@ -1,6 +1,9 @@
 """A stand-in for the AWS network policy agent, written from the facts about it and not from the product.
 
-It loads the datapath, pins and attaches it, and turns PolicyEndpoints into map entries.
+It loads the datapath, pins and attaches it, and turns PolicyEndpoints into map entries. What is loaded, when it
+is attached and which states are written follow the generation. What the NetworkPolicy maps hold follows the rules
+of 1.2.4 and later (agent facts 5.3) in all of them, cut to the generation's number of slots: the older content
+rules (5.4) are not rebuilt. Nothing ever removes conntrack entries.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import bpfsys, build, elf
-from .netlink import TC_H_EGRESS_HOOK, TC_H_INGRESS_HOOK, NetlinkError
-from .node import Node, PodSandbox, host_veth_name
+from .breakage import DIRECTIONS, GLOBAL_MAPS, HOOKS, Breakages
+from .netlink import NetlinkError
+from .node import Interface, Node, PodSandbox
 
 Json = Mapping[str, Any]
 Mode = Literal["standard", "strict"]
@@ -29,21 +33,27 @@ PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 ANY_PROTOCOL, RESERVED = 254, 255
 ACTIONS = {"Deny": 0, "Accept": 1, "Pass": 2}
 BASELINE_OFFSET = 2000
-DIRECTIONS = ("ingress", "egress")
-
-# Direction inversion: what goes to the pod leaves the node through the veth, so it meets the egress hook.
-HOOKS = {"ingress": TC_H_EGRESS_HOOK, "egress": TC_H_INGRESS_HOOK}
 
 BPFFS = "/sys/fs/bpf"
 MAPS_DIR = f"{BPFFS}/globals/aws/maps"
 PROGRAMS_DIR = f"{BPFFS}/globals/aws/programs"
 GLOBAL_PREFIX = "global_"
-GLOBAL_MAPS = ("aws_conntrack_map", "policy_events")
 
 # One port without anything: all protocols and ports.
 NO_PORTS: tuple[Json, ...] = ({},)
 
-FAULTS = frozenset({"skip_map_update", "no_attach", "drop_pod_state", "stale_program"})
+FAULTS = frozenset(
+    {
+        "skip_map_update",
+        "no_attach",
+        "drop_pod_state",
+        "stale_program",
+        # of a pod with several interfaces only the first gets filters (agent facts 9.2 no. 23)
+        "first_interface_only",
+        # what belongs to a pod stays pinned when the pod goes (no. 48)
+        "leave_pins",
+    }
+)
 
 NpSlot = tuple[int, int, int]
 CpSlot = tuple[int, int, int, int]
@@ -62,10 +72,58 @@ class Generation:
 
     @property
     def defines(self) -> dict[str, int | None]:
-        return {"NPA_GEN": self.npa_gen}
+        """The IPv4 datapath's switches."""
+        return self.defines_for(ipv6=False)
+
+    def defines_for(self, ipv6: bool) -> dict[str, int | None]:
+        return build.defines(self.npa_gen, ipv6)
+
+    @property
+    def pod_state_keys(self) -> int:
+        """Agent facts 1.2: no pod_state map, the NetworkPolicy state only, or the cluster policy state as well."""
+        return 2 if self.npa_gen >= 10300 else 1 if self.npa_gen >= 10200 else 0
+
+    @property
+    def has_cluster_policy(self) -> bool:
+        return self.npa_gen >= 10300
+
+    @property
+    def attaches_every_pod(self) -> bool:
+        """Agent facts 2.1: at CNI ADD until CNI DEL, or while a PolicyEndpoint selects the pod."""
+        return self.npa_gen >= 10200
+
+    @property
+    def strict_attaches_at_add(self) -> bool:
+        return self.npa_gen >= 10100
+
+    @property
+    def empties_maps_on_release(self) -> bool:
+        """Agent facts 5.7: before, old entries stay, as DEFAULT_ALLOW does not read them."""
+        return self.npa_gen >= 10300
+
+    @property
+    def attaches_every_interface(self) -> bool:
+        return self.npa_gen >= 10203
+
+    @property
+    def veth_prefixes(self) -> tuple[str, ...]:
+        """Agent facts 4.5."""
+        return ("eni", "vlan") if self.npa_gen >= 10200 else ("eni",)
+
+    @property
+    def replaces_dots(self) -> bool:
+        return self.npa_gen >= 10102
 
 
 GENERATIONS = {
+    "1.0.1": Generation("1.0.1", "-", 10001, forgets_egress_catch_all=False, slots=8),
+    "1.0.4": Generation("1.0.4", "-", 10004, forgets_egress_catch_all=False, slots=8),
+    "1.0.5": Generation("1.0.5", "-", 10005, forgets_egress_catch_all=False),
+    "1.1.6": Generation("1.1.6", "-", 10106, forgets_egress_catch_all=False),
+    "1.2.1": Generation("1.2.1", "-", 10201, forgets_egress_catch_all=False),
+    "1.2.3": Generation("1.2.3", "-", 10203, forgets_egress_catch_all=False),
+    "1.2.7": Generation("1.2.7", "-", 10207, forgets_egress_catch_all=False),
+    "1.3.5": Generation("1.3.5", "-", 10305, forgets_egress_catch_all=True),
     "1.3.7": Generation("1.3.7", "-", 10307, forgets_egress_catch_all=True),
     "1.4.1": Generation("1.4.1", "@", 10401, forgets_egress_catch_all=False),
     "1.4.2": Generation("1.4.2", "@", 10402, forgets_egress_catch_all=False),
@@ -104,9 +162,9 @@ class _Rule:
     is_host: bool
 
 
-def pod_identifier(pod: str, namespace: str, separator: str) -> str:
-    """Agent facts 4.1 (>= 1.1.2): dots become underscores, the last "-" piece of the pod's name goes."""
-    prefix = pod.replace(".", "_")
+def pod_identifier(pod: str, namespace: str, separator: str, replace_dots: bool = True) -> str:
+    """Agent facts 4.1: dots become underscores (>= 1.1.2), the last "-" piece of the pod's name goes."""
+    prefix = pod.replace(".", "_") if replace_dots else pod
     if "-" in prefix:
         prefix = prefix.rpartition("-")[0]
     return f"{prefix}{separator}{namespace}"
@@ -245,11 +303,16 @@ class _Memory:
     cluster_endpoints: list[Json] = field(default_factory=list)
     # (identifier, namespace) -> names of policies: a reconcile knows one namespace only
     policies: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    # local pods that a PolicyEndpoint selected at the last sync
+    selected: set[tuple[str, str]] = field(default_factory=set)
     cluster_identifiers: set[str] = field(default_factory=set)
 
 
-class Agent:
-    """One node's agent. Everything it makes belongs to the node and ends with it."""
+class Agent(Breakages):
+    """One node's agent. Everything it makes belongs to the node and ends with it.
+
+    `faults`: what it does wrong from now on, see FAULTS. What breaks at once is in the methods of Breakages.
+    """
 
     def __init__(
         self,
@@ -268,7 +331,10 @@ class Agent:
         self._memory = _Memory()
         # Slot order and which 24 of more than 24 survive are random in the agent; here repeatable.
         self._random = random.Random(0)
-        self._objects = {d: elf.parse(build.compile_datapath(d, self.generation.defines)) for d in DIRECTIONS}
+        # One node runs one family, that of its own address.
+        self.ipv6 = ipaddress.ip_address(node.ip).version == 6
+        defines = self.generation.defines_for(self.ipv6)
+        self._objects = {d: elf.parse(build.compile_datapath(d, defines)) for d in DIRECTIONS}
         for directory in (MAPS_DIR, PROGRAMS_DIR):
             self._path(directory).mkdir(parents=True, exist_ok=True)
         self._create_global_maps()
@@ -280,7 +346,7 @@ class Agent:
         return Path(f"{self.node.root}{path}")
 
     def identifier(self, namespace: str, name: str) -> str:
-        return pod_identifier(name, namespace, self.generation.separator)
+        return pod_identifier(name, namespace, self.generation.separator, self.generation.replaces_dots)
 
     def map_pin(self, identifier: str, name: str) -> str:
         return f"{MAPS_DIR}/{GLOBAL_PREFIX if name in GLOBAL_MAPS else identifier + '_'}{name}"
@@ -289,10 +355,17 @@ class Agent:
         return f"{PROGRAMS_DIR}/{identifier}_handle_{direction}"
 
     def _pin(self, fd: int, path: str) -> None:
-        """An existing pin is removed and replaced."""
+        """An existing pin is removed and replaced.
+
+        A refusal is not noticed (agent facts 1.1): bpffs takes no dots, and a name of 255 bytes at most.
+        """
         target = self._path(path)
-        target.unlink(missing_ok=True)
-        bpfsys.pin(fd, str(target))
+        try:
+            target.unlink(missing_ok=True)
+            bpfsys.pin(fd, str(target))
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.ENAMETOOLONG):
+                raise
 
     @contextlib.contextmanager
     def open_pin(self, path: str) -> Iterator[int]:
@@ -323,26 +396,33 @@ class Agent:
     # programs ----------------------------------------
 
     def _is_loaded(self, identifier: str) -> bool:
-        return all(self._path(self.program_pin(identifier, d)).exists() for d in DIRECTIONS)
+        return all(os.path.exists(self._path(self.program_pin(identifier, d))) for d in DIRECTIONS)
 
     def _load(self, identifier: str) -> None:
         """One program pair and one set of maps per identifier, pinned; nothing stays open."""
         for direction in DIRECTIONS:
             self._load_direction(identifier, direction)
 
-    def _load_direction(self, identifier: str, direction: str) -> None:
+    def _load_objects(self, direction: str, stack: contextlib.ExitStack) -> tuple[int, dict[str, int]]:
+        """A program and its maps, new except for the global ones; open until the stack ends."""
         obj = self._objects[direction]
+        fds = {}
+        for name, definition in obj.maps.items():
+            if name in GLOBAL_MAPS:
+                fds[name] = stack.enter_context(self.open_pin(self.map_pin("", name)))
+            else:
+                fds[name] = self._create_map(name, definition)
+                stack.callback(os.close, fds[name])
+        program = bpfsys.prog_load(obj.link(fds), obj.license)
+        stack.callback(os.close, program)
+        return program, fds
+
+    def _load_direction(self, identifier: str, direction: str) -> None:
         with contextlib.ExitStack() as stack:
-            fds = {}
-            for name, definition in obj.maps.items():
-                if name in GLOBAL_MAPS:
-                    fds[name] = stack.enter_context(self.open_pin(self.map_pin("", name)))
-                else:
-                    fds[name] = self._create_map(name, definition)
-                    stack.callback(os.close, fds[name])
-                    self._pin(fds[name], self.map_pin(identifier, name))
-            program = bpfsys.prog_load(obj.link(fds), obj.license)
-            stack.callback(os.close, program)
+            program, fds = self._load_objects(direction, stack)
+            for name, fd in fds.items():
+                if name not in GLOBAL_MAPS:
+                    self._pin(fd, self.map_pin(identifier, name))
             self._pin(program, self.program_pin(identifier, direction))
 
     def _unload(self, identifier: str) -> None:
@@ -352,9 +432,17 @@ class Agent:
                 if name not in GLOBAL_MAPS:
                     self._path(self.map_pin(identifier, name)).unlink(missing_ok=True)
 
+    def _interfaces(self, pod: _Pod) -> list[Interface]:
+        """Those that the agent finds: it looks for links by their names."""
+        found = [i for i in pod.sandbox.interfaces if i.host_name.startswith(self.generation.veth_prefixes)]
+        every = self.generation.attaches_every_interface and "first_interface_only" not in self.faults
+        return found if every else [i for i in found if i is pod.sandbox.interfaces[0]]
+
     def _attach(self, pod: _Pod) -> None:
         identifier = self.identifier(pod.namespace, pod.name)
-        for interface in pod.sandbox.interfaces:
+        if not self._is_loaded(identifier):
+            return
+        for interface in self._interfaces(pod):
             with contextlib.suppress(NetlinkError):
                 self.node._netlink.add_clsact(interface.host_index)
             for direction in DIRECTIONS:
@@ -376,7 +464,15 @@ class Agent:
         return DEFAULT_DENY if self.mode == "strict" else DEFAULT_ALLOW
 
     def pod_added(self, namespace: str, name: str) -> None:
-        """What happens at CNI ADD (>= 1.2.0): probes in both modes, and pod_state."""
+        """What happens at CNI ADD: probes in both modes, and pod_state (>= 1.2.0).
+
+        To 1.1.6 it is nothing in standard mode, and from 1.1.0 probes with empty maps in strict mode.
+        """
+        strict = self.mode == "strict" and self.generation.strict_attaches_at_add
+        if self.generation.attaches_every_pod or strict:
+            self._take_pod(namespace, name)
+
+    def _take_pod(self, namespace: str, name: str) -> None:
         sandbox = self.node.pods[namespace, name]
         if sandbox.host_network:
             return
@@ -387,7 +483,7 @@ class Agent:
             self._load(identifier)
         if "no_attach" not in self.faults:
             self._attach(pod)
-        if first:
+        if first and self._is_loaded(identifier):
             self._first_state(identifier, namespace)
 
     def _first_state(self, identifier: str, namespace: str) -> None:
@@ -402,14 +498,22 @@ class Agent:
             self._program_cp(identifier, cluster)
 
     def pod_removed(self, namespace: str, name: str) -> None:
-        """CNI DEL: the filter goes with the veth; the last pod of an identifier takes pins and maps along."""
+        """CNI DEL: the filter goes with the veth; the last pod of an identifier takes pins and maps along.
+
+        To 1.1.6 the agent is not told: pins go once no PolicyEndpoint lists the pod any more.
+        """
+        if self.generation.attaches_every_pod:
+            self._give_up_pod(namespace, name)
+
+    def _give_up_pod(self, namespace: str, name: str) -> None:
         pod = self._pods.pop((namespace, name), None)
         if pod is None:
             return
         self._detach(pod)
         identifier = self.identifier(namespace, name)
         if not any(self.identifier(p.namespace, p.name) == identifier for p in self._pods.values()):
-            self._unload(identifier)
+            if "leave_pins" not in self.faults:
+                self._unload(identifier)
             for key in [k for k in self._memory.policies if k[0] == identifier]:
                 del self._memory.policies[key]
             self._memory.cluster_identifiers.discard(identifier)
@@ -450,17 +554,27 @@ class Agent:
     def _local_identifiers(self, endpoints: Iterable[Json], skip_host_network: bool) -> dict[str, str]:
         """Identifiers with a local, listed pod -> namespace. Such pods get their probes here if need be."""
         found: dict[str, str] = {}
-        for endpoint in endpoints:
-            for listed in endpoint["spec"].get("podSelectorEndpoints") or ():
-                if self._is_local(listed, skip_host_network) and self._ensure_pod(listed):
-                    found[self.identifier(listed["namespace"], listed["name"])] = listed["namespace"]
+        for namespace, name in self._local_pods(endpoints, skip_host_network):
+            if self._ensure_pod(namespace, name):
+                found[self.identifier(namespace, name)] = namespace
         return found
 
-    def _ensure_pod(self, listed: Json) -> bool:
-        key = (listed["namespace"], listed["name"])
-        if key not in self._pods and key in self.node.pods:
-            self.pod_added(*key)
-        return key in self._pods
+    def _local_pods(self, endpoints: Iterable[Json], skip_host_network: bool) -> list[tuple[str, str]]:
+        return [
+            (listed["namespace"], listed["name"])
+            for endpoint in endpoints
+            for listed in endpoint["spec"].get("podSelectorEndpoints") or ()
+            if self._is_local(listed, skip_host_network)
+        ]
+
+    def _ensure_pod(self, namespace: str, name: str) -> bool:
+        """Whether the pod is there and its maps can be written."""
+        key = (namespace, name)
+        known = self._pods.get(key)
+        # A pod may have been replaced by one of the same name, which has another veth.
+        if key in self.node.pods and (known is None or known.sandbox is not self.node.pods[key]):
+            self._take_pod(*key)
+        return key in self._pods and self._is_loaded(self.identifier(namespace, name))
 
     def _sync_network_policies(self) -> None:
         now: set[tuple[str, str]] = set()
@@ -472,8 +586,17 @@ class Agent:
         still = {identifier for identifier, _ in now}
         for gone in sorted(set(self._memory.policies) - now):
             del self._memory.policies[gone]
-            if gone[0] not in still:
+            if gone[0] not in still and self.generation.attaches_every_pod:
                 self._release(gone[0])
+        if not self.generation.attaches_every_pod:
+            self._give_up_unselected()
+
+    def _give_up_unselected(self) -> None:
+        """Agent facts 2.1 and 5.7 (<= 1.1.6): a pod that no policy selects any more has no filter."""
+        now = set(self._local_pods(self._memory.endpoints, skip_host_network=True))
+        for key in sorted(self._memory.selected - now):
+            self._give_up_pod(*key)
+        self._memory.selected = now
 
     def _reconcile(self, identifier: str, namespace: str, endpoints: list[Json]) -> None:
         policies = {e["spec"]["policyRef"]["name"] for e in endpoints}
@@ -482,26 +605,27 @@ class Agent:
         forget = bool(removed) and self.generation.forgets_egress_catch_all
         self._program_np(identifier, endpoints, forget_egress=forget)
         self._set_state(identifier, NETWORK_POLICY_KEY, APPLIED)
-        if self._state(identifier, CLUSTER_POLICY_KEY) is None:
-            self._set_state(identifier, CLUSTER_POLICY_KEY, DEFAULT_ALLOW)
+        self._seed_state(identifier, CLUSTER_POLICY_KEY, DEFAULT_ALLOW)
 
     def _release(self, identifier: str) -> None:
-        """Agent facts 5.7 (>= 1.3.0): the last policy is gone, only the node's own address stays."""
+        """Agent facts 5.7 (>= 1.2.0): the last policy is gone; from 1.3.0 only the node's own address stays."""
         if not self._is_loaded(identifier):
             return
-        for direction in DIRECTIONS:
-            self._write(identifier, f"{direction}_map", self._encode_np(np_entries([], self.node.ip)))
+        if self.generation.empties_maps_on_release:
+            for direction in DIRECTIONS:
+                self._write(identifier, f"{direction}_map", self._encode_np(np_entries([], self.node.ip)))
         self._set_state(identifier, NETWORK_POLICY_KEY, self.default_state)
 
     def _sync_cluster_policies(self) -> None:
+        if not self.generation.has_cluster_policy:
+            return
         endpoints = self._memory.cluster_endpoints
         now = set(self._local_identifiers(endpoints, skip_host_network=False))
         for identifier in sorted(now | self._memory.cluster_identifiers):
             if not self._is_loaded(identifier):
                 continue
             self._program_cp(identifier, self._listing(identifier, endpoints, None))
-            if self._state(identifier, NETWORK_POLICY_KEY) is None:
-                self._set_state(identifier, NETWORK_POLICY_KEY, self.default_state)
+            self._seed_state(identifier, NETWORK_POLICY_KEY, self.default_state)
         self._memory.cluster_identifiers = now
 
     # maps ----------------------------------------
@@ -546,7 +670,9 @@ class Agent:
                 bpfsys.map_delete(fd, key)
 
     def _set_state(self, identifier: str, key: int, state: int) -> None:
-        """Both directions are always written together."""
+        """Both directions are always written together. Keys that the generation has not are not written."""
+        if key >= self.generation.pod_state_keys:
+            return
         for direction in DIRECTIONS:
             with self.open_pin(self.map_pin(identifier, f"{direction}_pod_state_map")) as fd:
                 raw = struct.pack("<I", key)
@@ -554,6 +680,11 @@ class Agent:
                     bpfsys.map_delete(fd, raw)
                 else:
                     bpfsys.map_update(fd, raw, bytes([state]))
+
+    def _seed_state(self, identifier: str, key: int, state: int) -> None:
+        """Only where the key is missing."""
+        if key < self.generation.pod_state_keys and self._state(identifier, key) is None:
+            self._set_state(identifier, key, state)
 
     def _state(self, identifier: str, key: int) -> int | None:
         with self.open_pin(self.map_pin(identifier, "ingress_pod_state_map")) as fd:
@@ -563,15 +694,23 @@ class Agent:
     def restart(self) -> None:
         """A restart that loads everything anew (agent facts 2.2): empty maps, default states, new filters.
 
+        To 1.1.6 the filters are taken off instead, and come back when the policies are reconciled.
+
         With the fault "stale_program" the old filters stay, as when "file exists" is taken for success: the
         pins hold programs that no packet meets. The next sync fills the pinned maps.
         """
-        self._memory = _Memory(self._memory.endpoints, self._memory.cluster_endpoints)
+        stale = bool(self.faults & {"stale_program", "no_attach"})
+        self._memory = _Memory(self._memory.endpoints, self._memory.cluster_endpoints, selected=self._memory.selected)
+        if not self.generation.attaches_every_pod and not stale:
+            self._restarted_stale = False
+            for key in sorted(self._pods):
+                self._give_up_pod(*key)
+            return
         for identifier in sorted({self.identifier(p.namespace, p.name) for p in self._pods.values()}):
             self._load(identifier)
             self._set_state(identifier, NETWORK_POLICY_KEY, self.default_state)
             self._set_state(identifier, CLUSTER_POLICY_KEY, DEFAULT_ALLOW)
-        if not self.faults & {"stale_program", "no_attach"}:
+        if not stale:
             self._restarted_stale = False
             for pod in self._pods.values():
                 self._detach(pod)
@@ -607,7 +746,7 @@ class Agent:
         )  # fmt: skip
 
     def _attached_program(self, namespace: str, name: str, direction: str) -> int | None:
-        link = self.node._netlink.links().get(host_veth_name(namespace, name))
+        link = self.node._netlink.links().get(self.node.pods[namespace, name].veth or "")
         filters = self.node._netlink.filters(link.index, HOOKS[direction]) if link else []
         return filters[0].prog_id if filters else None
 

@@ -71,6 +71,10 @@ def _affinity_matches(pod: Json, node: Json) -> bool:
     return False
 
 
+SERVICE_NETWORKS = {4: "10.100.0.0/16", 6: "fd30:1c53:5f8a::/108"}
+"""As EKS gives them: an IPv6 cluster gets a /108 of unique local addresses."""
+
+
 class Controllers:
     """Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, endpoints, scheduling and garbage collection.
 
@@ -85,12 +89,14 @@ class Controllers:
         faults: Faults,
         events: EventRecorder,
         create: Callable[[Json], Json],
+        family: int = 4,
     ) -> None:
         self.store, self.registry, self.faults, self.events = store, registry, faults, events
         self._create = create
         self.name_hook: NameHook | None = None
         self.scheduler: Callable[[Json, list[Json]], str | None] | None = None
-        self._ips = itertools.islice(ipaddress.ip_network("10.100.0.0/16").hosts(), 99, None)
+        self.family = family
+        self._ips = itertools.islice(ipaddress.ip_network(SERVICE_NETWORKS[family]).hosts(), 99, None)
 
     def cluster_ip(self) -> str:
         return str(next(self._ips))
@@ -485,5 +491,6 @@ def _endpoint_bodies(service: Json, pods: list[Json]) -> tuple[list[Json], Json]
     if addresses[False]:
         subset["notReadyAddresses"] = addresses[False]
     subsets = [subset | ({"ports": ports} if ports else {})] if subset else []
-    kind = {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4"}
+    family = (service["spec"].get("ipFamilies") or ["IPv4"])[0]
+    kind = {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family}
     return subsets, kind | {"endpoints": endpoints, "ports": named}

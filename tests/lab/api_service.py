@@ -107,6 +107,8 @@ class Service:
             obj["spec"] = {}
         if resource.kind == "Pod" and not obj["spec"].get("containers"):
             obj["spec"]["containers"] = []
+        if resource.kind == "Service" and self.controllers:
+            self._ip_family(obj.setdefault("spec", {}))
         defaults.apply(obj)
         if resource.custom and isinstance(obj.get("spec"), dict):
             defaults.policy_ports(obj["spec"])
@@ -114,6 +116,11 @@ class Service:
             obj.setdefault("type", "Opaque")
         if resource.kind == "Service":
             self._cluster_ip(obj["spec"])
+
+    def _ip_family(self, spec: Json) -> None:
+        """The cluster's only family, before the general defaults say IPv4."""
+        if self.controllers and spec.get("type") != "ExternalName":
+            spec.setdefault("ipFamilies", [f"IPv{self.controllers.family}"])
 
     def _cluster_ip(self, spec: Json) -> None:
         if spec["type"] != "ExternalName" and not spec.get("clusterIP") and self.controllers:

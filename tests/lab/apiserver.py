@@ -150,7 +150,9 @@ class ApiServer:
         tls: bool = True,
         version: str = VERSION,
         controllers: bool = True,
+        family: int = 4,
     ) -> None:
+        """`family`: of the cluster's Services."""
         self.git_version = version
         self.aggregated_discovery = True
         self.authorize_websocket_create = False  # Kubernetes >= 1.35 asks for `create` on GET .../exec as well
@@ -165,7 +167,9 @@ class ApiServer:
         self.service = Service(self.store, self.registry)
         self.runtime: Runtime = runtime if runtime is not None else LocalRuntime()
         self.kubelet = Kubelet(self.store, self.registry, self.runtime, self.faults)
-        self.controllers = Controllers(self.store, self.registry, self.faults, self.kubelet.events, self._create)
+        self.controllers = Controllers(
+            self.store, self.registry, self.faults, self.kubelet.events, self._create, family
+        )
         self.controllers_enabled = controllers
         self.service.controllers = self.controllers
         self._certificate, key = make_certificate() if tls else ("", "")

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
-PROG_TEST_RUN = 10
+PROG_ATTACH, PROG_DETACH, PROG_TEST_RUN, PROG_QUERY, LINK_CREATE = 8, 9, 10, 16, 28
 PROG_GET_NEXT_ID, MAP_GET_NEXT_ID = 11, 12
 PROG_FD_BY_ID, MAP_FD_BY_ID, OBJ_INFO = 13, 14, 15
 
 SCHED_CLS = 3
 TC_ACT_OK, TC_ACT_SHOT = 0, 2
+TCX_INGRESS, TCX_EGRESS = 46, 47  # enum bpf_attach_type
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -103,6 +104,25 @@ def obj_get(path: str) -> int:
     return _bpf(OBJ_GET, struct.pack("<QI", _address(name), 0), f"open pin {path}")[0]
 
 
+def prog_attach(prog_fd: int, ifindex: int, attach_type: int) -> None:
+    """Attaches to a link of the calling thread's network namespace; it ends with the link."""
+    _bpf(PROG_ATTACH, struct.pack("<IIIIIIQ", ifindex, prog_fd, attach_type, 0, 0, 0, 0), "attach program")
+
+
+def prog_query(ifindex: int, attach_type: int) -> list[int]:
+    """Ids of the programs on a tcx hook of a link of the calling thread's network namespace, first to run first."""
+    ids = (ctypes.c_uint32 * 64)()
+    attr = struct.pack("<IIIIQIIQQQQ", ifindex, attach_type, 0, 0, ctypes.addressof(ids), len(ids), 0, 0, 0, 0, 0)
+    _, out = _bpf(PROG_QUERY, attr, "query programs")
+    return list(ids[: struct.unpack_from("<I", out, 24)[0]])
+
+
+def link_create(prog_fd: int, ifindex: int, attach_type: int) -> int:
+    """A bpf_link: attached as long as somebody holds it, by descriptor or pin."""
+    attr = struct.pack("<IIIIIIQ", prog_fd, ifindex, attach_type, 0, 0, 0, 0)
+    return _bpf(LINK_CREATE, attr, "create link")[0]
+
+
 def close(fd: int) -> None:
     os.close(fd)
 
@@ -145,6 +165,15 @@ def map_items(fd: int) -> dict[bytes, bytes]:
     info = map_info(fd)
     found = {key: map_lookup(fd, key, info.value_size) for key in list(map_keys(fd, info.key_size))}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def map_clear(fd: int) -> int:
+    """Deletes every entry; returns how many there were."""
+    key_size, count = map_info(fd).key_size, 0
+    while (key := next(map_keys(fd, key_size), None)) is not None:
+        # An LRU map may drop the key by itself in between: that is as good.
+        count += map_delete(fd, key)
+    return count
 
 
 def _info(fd: int, size: int, prefill: bytes = b"") -> bytes:

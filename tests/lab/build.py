@@ -13,6 +13,9 @@ SOURCE_DIR = Path(__file__).parent / "datapath"
 SOURCE = SOURCE_DIR / "policy.bpf.c"
 DIRECTIONS = ("ingress", "egress")
 
+NPA_GENERATIONS = (10001, 10004, 10005, 10100, 10200, 10202, 10204, 10300, 10307, 10402)
+"""The first agent version of each distinct datapath as a number (agent facts 0.3; 1.2.4 -> 10204)."""
+
 
 class BuildError(RuntimeError):
     """The datapath could not be compiled; the text says what is missing or what clang said."""
@@ -35,6 +38,16 @@ def _uapi_include() -> list[str]:
 def cache_dir() -> Path:
     configured = os.environ.get("NETPOL_LAB_CACHE")
     return Path(configured) if configured else Path(tempfile.gettempdir()) / f"netpol-lab-cache-{os.getuid()}"
+
+
+def defines(npa_gen: int, ipv6: bool) -> dict[str, int | None]:
+    """The switches of one generation and family."""
+    return {"NPA_GEN": npa_gen, **({"NPA_IPV6": 1} if ipv6 else {})}
+
+
+def variants() -> list[tuple[int, bool]]:
+    """All (npa_gen, ipv6) that differ from each other. Any version number builds, as the variant it belongs to."""
+    return [(npa_gen, ipv6) for npa_gen in NPA_GENERATIONS for ipv6 in (False, True)]
 
 
 def _flags(direction: str, defines: dict[str, int | None]) -> list[str]:

@@ -16,23 +16,26 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar
 
 from . import controller
-from .agent import Agent, Generation
+from .agent import Agent, Generation, Mode
 from .api_runtime import exit_code
 from .apiserver import ApiServer, Change, ExecError, StartError, make_node
 from .netns import NsPopen
 from .node import Container, Fabric, Node, PodSandbox, wait_for_listener
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 RECONCILED = {"Pod", "Namespace", "Service", "NetworkPolicy"}
 WEB_ROOT = "/opt/cni/bin/lab-www"
-IMAGES: Mapping[str, list[str]] = {"nginx": ["busybox", "httpd", "-f", "-p", "0.0.0.0:80", "-h", WEB_ROOT]}
+# Without an address busybox serves both families.
+IMAGES: Mapping[str, list[str]] = {"nginx": ["busybox", "httpd", "-f", "-p", "80", "-h", WEB_ROOT]}
 """What an image runs when the pod names no command."""
+NETWORKS = {4: "172.31.96.0/20", 6: "2001:db8:1f:9600::/64"}
 DEBUG_IMAGES: Mapping[str, str] = {"busybox": "busybox"}
 """Images of privileged pods that are not the default one, by the word in their name."""
 
@@ -67,7 +70,13 @@ class SandboxPod:
         host_network = bool(spec.get("hostNetwork"))
         address = None if host_network else cluster.address_for(self._namespace, self._name)
         self.sandbox: PodSandbox = self._node.add_pod(
-            self._namespace, self._name, address, host_network=host_network, hosts=cluster.service_names()
+            self._namespace,
+            self._name,
+            address,
+            links=_by_longest_name(cluster.links, self._name) or (),
+            host_network=host_network,
+            hosts=cluster.service_names(),
+            veth_prefix=_by_longest_name(cluster.veth_prefixes, self._name) or "eni",
         )
         cluster.agents[self._node.name].pod_added(self._namespace, self._name)
         container = spec["containers"][0]
@@ -149,6 +158,12 @@ class ContainerPod:
             return None
 
 
+def _by_longest_name(wanted: Mapping[str, T], pod: str) -> T | None:
+    """The value of the longest key that is the pod's name or begins it (up to a "-")."""
+    fitting = [key for key in wanted if pod == key or pod.startswith(f"{key}-")]
+    return wanted[max(fitting, key=len)] if fitting else None
+
+
 def _spawn(node: Node, sandbox: PodSandbox | Container, argv: list[str], stdin: bool) -> NsPopen:
     """An exec session. A program that does not exist is the runtime's error, as containerd words it."""
     path = sandbox.env.get("PATH", os.defpath)
@@ -177,18 +192,26 @@ class LabCluster:
     """API server, controller and any number of nodes with agents. Everything ends with ``close``.
 
     ``generation``: of the agents and their datapath. ``debug_image``: what the default debug image is here.
-    ``addresses``: pod name -> address, for pods whose address a test wants to know before.
+    ``family``: 4 or 6, of everything: nodes, pods, Services. ``mode``: of the agents.
+    ``addresses``: pod name -> address, for pods whose address a test wants to know before. A name may be the
+    beginning of one, as "nginx" of "nginx-f8d9c6576-8b4vf". In the same way ``veth_prefixes`` ("vlan" for a pod
+    with security groups of its own) and ``links`` (addresses of further interfaces).
     """
 
     def __init__(
         self,
         *,
         generation: Generation | str = "1.4.1",
-        network: str = "172.31.96.0/20",
+        family: Literal[4, 6] = 4,
+        mode: Mode = "standard",
+        network: str | None = None,
         debug_image: str = "python3.11",
         addresses: Mapping[str, str] | None = None,
+        veth_prefixes: Mapping[str, str] | None = None,
+        links: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.generation, self.debug_image = generation, debug_image
+        self.generation, self.family, self.mode, self.debug_image = generation, family, mode, debug_image
+        self.veth_prefixes, self.links = dict(veth_prefixes or {}), dict(links or {})
         self.nodes: dict[str, Node] = {}
         self.agents: dict[str, Agent] = {}
         self.containers: list[Container] = []
@@ -196,12 +219,13 @@ class LabCluster:
         """False: a controller that is off resolves nothing; what it made before stays."""
         self._wanted = dict(addresses or {})
         self._given: dict[tuple[str, str], str] = {}
-        self._free = (f"172.31.{98 + n // 200}.{10 + n % 200}" for n in range(1000))
+        free = "172.31.{}.{}" if family == 4 else "2001:db8:1f:9600:{}::{}"
+        self._free = (free.format(98 + n // 200, 10 + n % 200) for n in range(1000))
         self._lock = threading.RLock()
-        self.fabric = Fabric(network)
+        self.fabric = Fabric(network or NETWORKS[family])
         self._directory = tempfile.TemporaryDirectory(prefix="netpol-lab-")
         self.directory = Path(self._directory.name)
-        self.server = ApiServer(self)
+        self.server = ApiServer(self, family=family)
         self.server.on_change(self._changed)
         self.server.start()
         self.kubeconfig = self.server.write_kubeconfig(self.directory / "kubeconfig")
@@ -220,9 +244,10 @@ class LabCluster:
         """The wanted address of a pod (by the longest name that begins its name), or a free one."""
         key = (namespace, name)
         if key not in self._given:
-            fitting = [wanted for wanted in self._wanted if name == wanted or name.startswith(f"{wanted}-")]
-            best = max(fitting, key=len, default=None)
-            self._given[key] = self._wanted.pop(best) if best else next(self._free)
+            wanted = _by_longest_name(self._wanted, name)
+            # One pod only: a second one of the same beginning gets a free address.
+            self._wanted = {n: a for n, a in self._wanted.items() if a != wanted}
+            self._given[key] = wanted or next(self._free)
         return self._given[key]
 
     def service_names(self) -> dict[str, str]:
@@ -242,7 +267,7 @@ class LabCluster:
         www = Path(f"{node.root}{WEB_ROOT}")
         www.mkdir(parents=True)
         (www / "index.html").write_text("welcome\n")
-        self.agents[name] = Agent(node, self.generation)
+        self.agents[name] = Agent(node, self.generation, self.mode)
         self.server.add_node(make_node(name, ip, **more))
         return node
 

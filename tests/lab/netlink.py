@@ -22,7 +22,16 @@ NLM_REPLACE, NLM_EXCL, NLM_CREATE = 0x100, 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NESTED = 0x8000
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = (
+    1,
+    3,
+    4,
+    10,
+    16,
+    18,
+    28,
+)
+OPERATIONAL = 6
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFF_UP = 1
 
@@ -69,6 +78,8 @@ class Link:
     name: str
     mac: bytes
     up: bool
+    # Up at both ends, and the kernel is through with making it usable.
+    operational: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,19 +168,20 @@ class Netlink:
 
     def links(self) -> dict[str, Link]:
         answers = self.request(RTM_GETLINK, NLM_DUMP, self._ifinfo(), "list links")
-        found = {}
-        for _, body in answers:
-            index, flags = struct.unpack_from("=iI", body, 4)
-            attrs = attributes(body[16:])
-            name = attrs[IFLA_IFNAME].rstrip(b"\0").decode()
-            found[name] = Link(index, name, attrs.get(IFLA_ADDRESS, b""), bool(flags & IFF_UP))
-        return found
+        found = [self._parsed(body) for _, body in answers]
+        return {link.name: link for link in found}
 
     def link(self, name: str) -> Link:
         answers = self.request(RTM_GETLINK, 0, self._ifinfo() + attribute(IFLA_IFNAME, name), f"link {name}")
-        body = answers[0][1]
+        return self._parsed(answers[0][1])
+
+    @staticmethod
+    def _parsed(body: bytes) -> Link:
         index, flags = struct.unpack_from("=iI", body, 4)
-        return Link(index, name, attributes(body[16:]).get(IFLA_ADDRESS, b""), bool(flags & IFF_UP))
+        attrs = attributes(body[16:])
+        name = attrs[IFLA_IFNAME].rstrip(b"\0").decode()
+        operational = attrs.get(IFLA_OPERSTATE) == bytes([OPERATIONAL])
+        return Link(index, name, attrs.get(IFLA_ADDRESS, b""), bool(flags & IFF_UP), operational)
 
     def set_up(self, name: str, up: bool = True) -> None:
         body = self._ifinfo(self.link(name).index, IFF_UP if up else 0, IFF_UP)
@@ -239,16 +251,16 @@ class Netlink:
     def delete_clsact(self, index: int) -> None:
         self.request(RTM_DELQDISC, 0, self._tcmsg(index, 0xFFFF0000, TC_H_CLSACT), "delete clsact")
 
-    def add_bpf_filter(self, index: int, parent: int, prog_fd: int, name: str) -> None:
+    def add_bpf_filter(self, index: int, parent: int, prog_fd: int, name: str, pref: int = 1, handle: int = 1) -> None:
         """Agent facts: protocol all, pref 1, handle 0x1, direct-action, create-exclusive."""
         options = attribute(TCA_BPF_FD, prog_fd) + attribute(TCA_BPF_NAME, name)
         options += attribute(TCA_BPF_FLAGS, TCA_BPF_DIRECT_ACTION)
-        body = self._tcmsg(index, 1, parent, self._filter_info(1)) + attribute(TCA_KIND, "bpf")
+        body = self._tcmsg(index, handle, parent, self._filter_info(pref)) + attribute(TCA_KIND, "bpf")
         body += attribute(TCA_OPTIONS, options)
         self.request(RTM_NEWTFILTER, NLM_CREATE | NLM_EXCL, body, f"add filter {name}")
 
-    def delete_filter(self, index: int, parent: int) -> None:
-        body = self._tcmsg(index, 1, parent, self._filter_info(1)) + attribute(TCA_KIND, "bpf")
+    def delete_filter(self, index: int, parent: int, pref: int = 1, handle: int = 1) -> None:
+        body = self._tcmsg(index, handle, parent, self._filter_info(pref)) + attribute(TCA_KIND, "bpf")
         self.request(RTM_DELTFILTER, 0, body, "delete filter")
 
     def filters(self, index: int, parent: int) -> list[Filter]:

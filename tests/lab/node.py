@@ -22,17 +22,43 @@ from .netlink import Link, Netlink
 from .netns import DEFAULT_ENV, File, LabError, NsPopen
 
 BRIDGE = "fabric0"
-POD_GATEWAY = "169.254.1.1"
+# What a pod's default route points at; no link has it. By IP version.
+POD_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
+POD_GATEWAY = POD_GATEWAYS[4]
+EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 STATE_DIR = "/run/netpol-lab"
 PYENV_39 = next(iter(sorted(Path.home().glob(".pyenv/versions/3.9*"))), Path("/opt/python3.9"))
 
 Services = Mapping[str, Mapping[tuple[str, int], Sequence[tuple[str, int]]]]
 
 
-def host_veth_name(namespace: str, pod: str, index: int = 0) -> str:
+def host_veth_name(namespace: str, pod: str, index: int = 0, prefix: str = "eni") -> str:
     """Agent facts 4.5: eni + 11 hex digits of sha1("<namespace>.<pod>"), ".<index>" from the second on."""
     name = f"{namespace}.{pod}" if index == 0 else f"{namespace}.{pod}.{index}"
-    return "eni" + hashlib.sha1(name.encode()).hexdigest()[:11]
+    return prefix + hashlib.sha1(name.encode()).hexdigest()[:11]
+
+
+def version_of(address: str) -> int:
+    return ipaddress.ip_address(address).version
+
+
+def _wait_operational(netlink: Netlink, name: str) -> None:
+    """A link that was just set up drops packets until a worker of the kernel has seen to it."""
+    netns.wait_until(lambda: netlink.link(name).operational, f"{name} is operational")
+
+
+def _wait_link_local(pid: int, name: str) -> None:
+    """Asking for a neighbour takes the link's own link-local address, which a worker of the kernel makes usable.
+
+    Until then the question is not sent, and not repeated for a second.
+    """
+    table, tentative = Path(f"/proc/{pid}/net/if_inet6"), 0x40
+
+    def usable() -> bool:
+        rows = [line.split() for line in table.read_text().splitlines()]
+        return any(r[5] == name and r[0].startswith("fe80") and not int(r[4], 16) & tentative for r in rows)
+
+    netns.wait_until(usable, f"link-local address of {name}")
 
 
 def _host_network(address: str) -> str:
@@ -56,6 +82,18 @@ class Sandbox:
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket inside, for tests that need packets and no process."""
         return netns.socket_in(self.pid, family, kind, protocol)
+
+    def configure_ipv6(self, router: bool = False) -> None:
+        """To be called before links are made.
+
+        Duplicate address detection is off: it keeps a new link's own address unusable for a second, and with it
+        every packet that needs the neighbour's.
+        """
+        for scope in ("all", "default"):
+            self.sysctl(f"net/ipv6/conf/{scope}/accept_dad", 0)
+            self.sysctl(f"net/ipv6/conf/{scope}/accept_redirects", 0)
+        if router:
+            self.sysctl("net/ipv6/conf/all/forwarding", 1)
 
     def sysctl(self, name: str, value: str | int) -> None:
         path = Path("/proc/sys", *name.split("/"))
@@ -91,6 +129,7 @@ class Fabric(_Held):
         super().__init__("fabric")
         for name, value in (("ip_forward", 1), ("conf/all/send_redirects", 0), ("conf/default/rp_filter", 0)):
             self.sysctl(f"net/ipv4/{name}", value)
+        self.configure_ipv6(router=True)
         self._netlink.set_up("lo")
         self._netlink.add_bridge(BRIDGE)
         self._bridge = self._netlink.link(BRIDGE).index
@@ -103,6 +142,13 @@ class Fabric(_Held):
             self._netlink.add_veth(port, "eth0", peer.fileno(), master=self._bridge)
         self.nodes.append(node)
         return port
+
+    def wait_port(self, port: str) -> None:
+        """Until the bridge forwards to a node that just came up."""
+        _wait_operational(self._netlink, port)
+        _wait_operational(self._netlink, BRIDGE)
+        if self.network.version == 6:
+            _wait_link_local(self.pid, BRIDGE)
 
     def has_port(self, port: str) -> bool:
         return port in self._netlink.links()
@@ -148,7 +194,8 @@ class PodSandbox(Sandbox):
         hosts = f"{STATE_DIR}/hosts-{next(node.serial)}"
         self._hosts_file = Path(f"{node.root}{hosts}")
         self.set_hosts({})
-        request = {"kind": "pod", "hostname": name, "hosts": hosts, "host_network": host_network}
+        # The kubelet cuts a longer name for the same reason: the kernel takes 64 bytes.
+        request = {"kind": "pod", "hostname": name[:63], "hosts": hosts, "host_network": host_network}
         self._control = node.request(request)
         try:
             self.pid = netns.wait_ready(self._control, f"pod {namespace}/{name}")
@@ -167,7 +214,12 @@ class PodSandbox(Sandbox):
 
     def set_hosts(self, names: Mapping[str, str]) -> None:
         """The pod's /etc/hosts: name -> address."""
-        lines = ["127.0.0.1 localhost", f"{self.ip} {self.name}", *(f"{ip} {n}" for n, ip in names.items())]
+        lines = [
+            "127.0.0.1 localhost",
+            "::1 localhost",
+            f"{self.ip} {self.name}",
+            *(f"{ip} {n}" for n, ip in names.items()),
+        ]
         self._hosts_file.write_text("\n".join(lines) + "\n")
 
     def stop(self) -> None:
@@ -313,7 +365,7 @@ class Node(_Held):
 
     def __init__(self, name: str, ip: str, fabric: Fabric) -> None:
         super().__init__(name)
-        self.ip, self.fabric = ip, fabric
+        self.ip, self.fabric, self.version = ip, fabric, version_of(ip)
         self.serial = itertools.count(1)
         self.pods: dict[tuple[str, str], PodSandbox] = {}
         self.containers: list[Container] = []
@@ -324,20 +376,22 @@ class Node(_Held):
             raise
 
     def _set_up_network(self) -> None:
-        family = "ipv4" if ipaddress.ip_address(self.ip).version == 4 else "ipv6"
         self.sysctl("net/ipv4/ip_forward", 1)
         for scope in ("all", "default"):
             self.sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
             self.sysctl(f"net/ipv4/conf/{scope}/send_redirects", 0)
-        if family == "ipv6":
-            self.sysctl("net/ipv6/conf/all/forwarding", 1)
+        self.configure_ipv6(router=True)
         self._netlink.set_up("lo")
         self._port = self.fabric.join(self)
         self._netlink.set_up("eth0")
+        _wait_operational(self._netlink, "eth0")
+        self.fabric.wait_port(self._port)
+        if self.version == 6:
+            _wait_link_local(self.pid, "eth0")
         self.eth0: Link = self._netlink.link("eth0")
         self._netlink.add_address(self.eth0.index, self.ip, self.fabric.network.prefixlen)
         # Locally sent packets to a ClusterIP need a route before the output hook can translate them.
-        self._netlink.replace_route("0.0.0.0/0" if family == "ipv4" else "::/0", via=self.fabric.gateway)
+        self._netlink.replace_route(EVERYWHERE[self.version], via=self.fabric.gateway)
         for other in self.fabric.nodes:
             for pod in other.pods.values():
                 if other is not self:
@@ -361,8 +415,12 @@ class Node(_Held):
         links: Sequence[str] = (),
         host_network: bool = False,
         hosts: Mapping[str, str] | None = None,
+        veth_prefix: str = "eni",
     ) -> PodSandbox:
-        """`links`: addresses of further interfaces (eth1, ...), as a multi-NIC pod has them."""
+        """`links`: addresses of further interfaces (eth1, ...), as a multi-NIC pod has them.
+
+        `veth_prefix`: "vlan" for a pod with security groups of its own.
+        """
         if (namespace, name) in self.pods:
             raise LabError(f"pod {namespace}/{name} exists on {self.name}")
         if ip is None and not host_network:
@@ -371,17 +429,22 @@ class Node(_Held):
         self.pods[namespace, name] = pod
         pod.set_hosts(hosts or {})
         if not host_network:
+            pod.configure_ipv6()
             for index, address in enumerate([pod.ip, *links]):
-                self._connect(pod, index, address)
+                self._connect(pod, index, address, veth_prefix)
         return pod
 
-    def _connect(self, pod: PodSandbox, index: int, address: str) -> None:
-        inside, outside = f"eth{index}", host_veth_name(pod.namespace, pod.name, index)
+    def _connect(self, pod: PodSandbox, index: int, address: str, veth_prefix: str) -> None:
+        inside, outside = f"eth{index}", host_veth_name(pod.namespace, pod.name, index, veth_prefix)
         with open(f"/proc/{pod.pid}/ns/net") as peer:
             self._netlink.add_veth(outside, inside, peer.fileno())
         host = self._netlink.link(outside)
         with pod.netlink() as netlink:
             self._configure_pod_end(netlink, inside, index, address, host.mac)
+            _wait_operational(netlink, inside)
+        _wait_operational(self._netlink, outside)
+        if version_of(address) == 6:
+            _wait_link_local(self.pid, outside)
         self._netlink.replace_route(_host_network(address), host.index)
         pod.interfaces.append(Interface(inside, outside, host.index, address))
         self.fabric.add_pod_route(address, self)
@@ -391,9 +454,8 @@ class Node(_Held):
 
     @staticmethod
     def _configure_pod_end(netlink: Netlink, name: str, index: int, address: str, gateway_mac: bytes) -> None:
-        version = ipaddress.ip_address(address).version
-        gateway = POD_GATEWAY if version == 4 else "fe80::1"
-        everything = "0.0.0.0/0" if version == 4 else "::/0"
+        version = version_of(address)
+        gateway, everything = POD_GATEWAYS[version], EVERYWHERE[version]
         if index == 0:
             netlink.set_up("lo")
         netlink.set_up(name)
@@ -422,7 +484,7 @@ class Node(_Held):
 
     def set_services(self, services: Services) -> None:
         """kube-proxy's part: after the veth's tc ingress hook, so egress is judged on the ClusterIP."""
-        self.run(["nft", "-f", "-"], input=_nft_rules(services), check=True)
+        self.run(["nft", "-f", "-"], input=_nft_rules(services, self.version), check=True)
 
     # processes ----------------------------------------
 
@@ -539,20 +601,24 @@ def _any_alive(programs: set[int], maps: set[int]) -> bool:
     return False
 
 
-def _nft_rules(services: Services) -> str:
+def _nft_rules(services: Services, version: int = 4) -> str:
     """DNAT to one backend at random; a Service without backends is refused, as kube-proxy does."""
+    ip_word = "ip" if version == 4 else "ip6"
     dnat, refuse, hairpin = [], [], set()
     for cluster_ip, ports in services.items():
         for (protocol, port), backends in ports.items():
-            match = f"ip daddr {cluster_ip} {protocol.lower()} dport {port}"
+            match = f"{ip_word} daddr {cluster_ip} {protocol.lower()} dport {port}"
             if not backends:
-                refuse.append(f"{match} reject")
+                # An ICMPv6 error comes back so fast that connect() still holds the socket, and then it counts only
+                # at the SYN's repetition, a second later. A reset waits for its turn.
+                reset = " with tcp reset" if version == 6 and protocol.lower() == "tcp" else ""
+                refuse.append(f"{match} reject{reset}")
                 continue
             choice = ", ".join(f"{i} : {ip} . {p}" for i, (ip, p) in enumerate(backends))
-            dnat.append(f"{match} dnat ip to numgen random mod {len(backends)} map {{ {choice} }}")
+            dnat.append(f"{match} dnat {ip_word} to numgen random mod {len(backends)} map {{ {choice} }}")
             hairpin |= {ip for ip, _ in backends}
     # A pod that reaches itself through its Service is masqueraded, so its answers come back by the node.
-    masquerade = [f"ct status dnat ip saddr {ip} ip daddr {ip} masquerade" for ip in sorted(hairpin)]
+    masquerade = [f"ct status dnat {ip_word} saddr {ip} {ip_word} daddr {ip} masquerade" for ip in sorted(hairpin)]
     chains = [
         ("prerouting", "type nat hook prerouting priority dstnat", dnat),
         ("output", "type nat hook output priority -100", dnat),
@@ -561,7 +627,8 @@ def _nft_rules(services: Services) -> str:
         ("filter_output", "type filter hook output priority filter", refuse),
     ]
     body = "\n".join(f"chain {n} {{ {hook};\n" + "\n".join(rules) + "\n}" for n, hook, rules in chains)
-    return f"table ip services\ndelete table ip services\ntable ip services {{\n{body}\n}}\n"
+    table = f"table {ip_word} services"
+    return f"{table}\ndelete {table}\n{table} {{\n{body}\n}}\n"
 
 
 def wait_for_listener(pod: Sandbox, port: int, timeout: float = 5.0) -> None:
@@ -569,7 +636,8 @@ def wait_for_listener(pod: Sandbox, port: int, timeout: float = 5.0) -> None:
     wanted = f":{port:04X}"
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        rows = Path(f"/proc/{pod.pid}/net/tcp").read_text().splitlines()[1:]
+        # A socket of both families is in the IPv6 table only.
+        rows = [r for t in ("tcp", "tcp6") for r in Path(f"/proc/{pod.pid}/net/{t}").read_text().splitlines()[1:]]
         if any(row.split()[1].endswith(wanted) and row.split()[3] == "0A" for row in rows):
             return
         time.sleep(0.005)

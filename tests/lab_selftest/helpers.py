@@ -15,9 +15,13 @@ from tests.lab.node import Node, Sandbox
 SILENCE = 0.6
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 @contextlib.contextmanager
 def tcp_server(place: Sandbox, ip: str, port: int) -> Iterator[socket.socket]:
-    with place.socket() as sock:
+    with place.socket(family_of(ip)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ip, port))
         sock.listen(64)
@@ -26,7 +30,7 @@ def tcp_server(place: Sandbox, ip: str, port: int) -> Iterator[socket.socket]:
 
 def connects(place: Sandbox, ip: str, port: int, source_port: int = 0) -> str:
     """ "open", "refused" or "silent"."""
-    with place.socket() as sock:
+    with place.socket(family_of(ip)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if source_port:
             sock.bind(("", source_port))
@@ -42,7 +46,8 @@ def connects(place: Sandbox, ip: str, port: int, source_port: int = 0) -> str:
 
 def udp_answers(client: Sandbox, server: Sandbox, ip: str, port: int, client_ip: str) -> bool:
     """A datagram there and one back."""
-    with server.socket(kind=socket.SOCK_DGRAM) as there, client.socket(kind=socket.SOCK_DGRAM) as here:
+    family = family_of(ip)
+    with server.socket(family, socket.SOCK_DGRAM) as there, client.socket(family, socket.SOCK_DGRAM) as here:
         there.bind((ip, port))
         there.settimeout(SILENCE)
         here.bind((client_ip, 0))
@@ -64,6 +69,8 @@ def _checksum(data: bytes) -> int:
 
 def pings(place: Sandbox, ip: str) -> bool:
     """One ICMP echo, by a raw socket: ping need not be installed."""
+    if family_of(ip) == socket.AF_INET6:
+        return _pings6(place, ip)
     with place.socket(kind=socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP) as sock:
         ident = os.getpid() & 0xFFFF
         head = struct.pack("!BBHHH", 8, 0, 0, ident, 1)
@@ -73,6 +80,19 @@ def pings(place: Sandbox, ip: str) -> bool:
             while True:
                 data, sender = sock.recvfrom(256)
                 if sender[0] == ip and data[20] == 0:
+                    return True
+        return False
+
+
+def _pings6(place: Sandbox, ip: str) -> bool:
+    with place.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+        # The kernel fills in the checksum, and gives no IPv6 header back.
+        sock.sendto(struct.pack("!BBHHH", 128, 0, 0, os.getpid() & 0xFFFF, 1), (ip, 0))
+        sock.settimeout(SILENCE)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                data, sender = sock.recvfrom(256)
+                if sender[0] == ip and data[0] == 129:
                     return True
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 import struct
@@ -12,6 +11,7 @@ import pytest
 
 from tests.lab import bpfsys, build, elf
 from tests.lab.require import require_lab
+from tests.lab.ringbuf import RingBuffer
 
 OK, SHOT = bpfsys.TC_ACT_OK, bpfsys.TC_ACT_SHOT
 PEER, POD = "10.0.1.2", "10.0.1.1"
@@ -84,31 +84,7 @@ class Program:
         return bpfsys.prog_test_run(self.fd, frame(**fields))  # type: ignore[arg-type]
 
 
-class Events:
-    """A consumer of the ring buffer."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd, self.size, page = fd, bpfsys.map_info(fd).max_entries, mmap.PAGESIZE
-        self.consumer = mmap.mmap(fd, page, offset=0)
-        self.producer = mmap.mmap(fd, page + 2 * self.size, prot=mmap.PROT_READ, offset=page)
-        self.page = page
-
-    def close(self) -> None:
-        self.consumer.close()
-        self.producer.close()
-
-    def read(self) -> list[bytes]:
-        found = []
-        position = struct.unpack_from("<Q", self.consumer, 0)[0]
-        end = struct.unpack_from("<Q", self.producer, 0)[0]
-        while position < end:
-            at = self.page + position % self.size
-            length = struct.unpack_from("<I", self.producer, at)[0] & 0x3FFFFFFF
-            found.append(self.producer[at + 8 : at + 8 + length])
-            position += (length + 8 + 7) & ~7
-        struct.pack_into("<Q", self.consumer, 0, position)
-        return found
-
+class Events(RingBuffer):
     def last(self) -> tuple[int, int]:
         """(verdict, tier) of the newest record."""
         record = self.read()[-1]

@@ -303,6 +303,7 @@ def test_fault_no_attach(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("lab", ["1.1.6", "1.2.7", "1.4.1"], indirect=True)
 def test_fault_stale_program(lab: Lab) -> None:
     web = selected(lab.node, "shop", "web-1")
     lab.agent.sync([endpoint("p", web, [allow(CLIENT)])])

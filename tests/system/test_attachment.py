@@ -80,9 +80,7 @@ def test_no_clsact(user: User) -> None:
     [(breakage.OK, True, True), (breakage.SHOT, False, False), (breakage.UNSPEC, True, False)],
 )
 @pytest.mark.parametrize("how", ["filter", "tcx"])
-def test_a_foreign_program_in_front(
-    user: User, how: str, returns: int, true_passes: bool, false_passes: bool
-) -> None:
+def test_a_foreign_program_in_front(user: User, how: str, returns: int, true_passes: bool, false_passes: bool) -> None:
     """The packets show that the agent's program does not decide alone, so the tool does not say that it does."""
     if how == "tcx":
         number = agent(user).add_tcx(*POD, "ingress", returns)

@@ -245,6 +245,30 @@ def test_it_is_the_pod_of_kubectl_but_for_the_wanted_differences(tmp_path: Path)
         assert difference.why
 
 
+def test_a_selinux_type_takes_the_place_of_privileged() -> None:
+    options = DebugPodOptions(selinux_type="super_t")
+    context = manifest("n1", options, "me", "now")["spec"]["containers"][0]["securityContext"]
+    assert context == {
+        "capabilities": {"add": ["ALL"]},
+        "seLinuxOptions": {"type": "super_t"},
+        "seccompProfile": {"type": "Unconfined"},
+    }
+
+
+def test_the_host_is_writable_only_where_that_was_asked_for() -> None:
+    for options, expected in ((DebugPodOptions(), True), (DebugPodOptions(host_writable=True), None)):
+        mount = manifest("n1", options, "me", "now")["spec"]["containers"][0]["volumeMounts"][0]
+        assert (mount["mountPath"], mount.get("readOnly")) == ("/host", expected)
+
+
+@pytest.mark.parametrize("other", [{"selinux_type": "super_t"}, {"host_writable": True}, {"image": "mine"}])
+def test_pods_of_another_kind_do_not_stand_in_for_each_other(other: Json) -> None:
+    api = FakeApi()
+    kept(api)
+    with open_debug_pod(api, NODE, DebugPodOptions(**other)) as pod:
+        assert not pod.reused
+
+
 def kubectl_debug(folder: Path, options: DebugPodOptions) -> Json:
     """The pod that the real kubectl posts for the same node, image and command."""
     posted: list[Json] = []

@@ -52,3 +52,12 @@ def test_files_named_in_hints_exist() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_difference_is_documented() -> None:
+    page = (ROOT / "docs/generations.md").read_text()
+    for name in ("attachment.py", "inventory.py"):
+        codes = re.findall(r'Difference\(\s*"([A-Z_]+)"', (ROOT / "kubectl_netpol/kernel" / name).read_text())
+        assert codes
+        for code in codes:
+            assert f"`{code}`" in page, code

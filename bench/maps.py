@@ -1,0 +1,116 @@
+"""Reading and decoding large maps against `bpftool map dump`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench import lab, timing
+from tests.lab import bpfsys
+from tests.lab.node import Node
+
+LRU_HASH, LPM_TRIE, NO_PREALLOC = 9, 11, 1
+PREFIXES, CONNECTIONS, CONNTRACK_SIZE = 60_000, 250_000, 524_288
+RULE_SETS = 200
+ROUNDS = 9
+IDENTIFIER = "bench-5d4f8c7b9@default"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map of the agent's shape; ``pin`` is where the agent would pin it."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    pin: str
+
+
+CASES = (
+    Case(f"LPM trie, {PREFIXES} prefixes", LPM_TRIE, 8, 288, 65536, NO_PREALLOC, f"{IDENTIFIER}_ingress_map"),
+    Case(f"conntrack, {CONNECTIONS} entries, value 1", LRU_HASH, 24, 1, CONNTRACK_SIZE, 0, "global_aws_conntrack_map"),
+    Case(
+        f"conntrack, {CONNECTIONS} entries, value 16", LRU_HASH, 24, 16, CONNTRACK_SIZE, 0, "global_aws_conntrack_map"
+    ),
+)
+
+
+def prefixes(chosen: random.Random) -> Iterator[tuple[bytes, bytes]]:
+    """Different prefixes of mixed lengths below 10.0.0.0/8. As PolicyEndpoints make them, rule sets repeat."""
+    rules = [_rules(chosen) for _ in range(RULE_SETS)]
+    keys: set[bytes] = set()
+    while len(keys) < PREFIXES:
+        length = chosen.choice([16, 20, 24, 28, 32, 32, 32, 32])
+        address = (10 << 24 | chosen.getrandbits(24)) >> 32 - length << 32 - length
+        keys.add(struct.pack("<I", length) + struct.pack(">I", address))
+    return ((key, chosen.choice(rules)) for key in sorted(keys))
+
+
+def _rules(chosen: random.Random) -> bytes:
+    """1 to 24 used slots of {protocol, port, 0}."""
+    used = chosen.randrange(1, 25)
+    slots = [struct.pack("<3I", chosen.choice([6, 17]), chosen.randrange(1, 65536), 0) for _ in range(used)]
+    return b"".join(slots).ljust(288, b"\0")
+
+
+def connections(chosen: random.Random, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Flows of 110 pods; in the larger value the time of the last packet, within the last hour."""
+    keys: set[bytes] = set()
+    while len(keys) < CONNECTIONS:
+        pod = chosen.randrange(110)
+        source = bytes([172, 31, 104, pod])
+        target = bytes([172, 31, chosen.randrange(96, 112), chosen.randrange(256)])
+        ports = chosen.randrange(32768, 61000), chosen.choice([53, 80, 443, 8080])
+        key = struct.pack("<4sH2x4sHBx4sI", source, ports[0], target, ports[1], chosen.choice([6, 17]), source, pod + 3)
+        keys.add(key)
+    for key in sorted(keys):
+        state = chosen.randrange(2, 8)
+        last_seen = 86_400_000_000_000 + chosen.randrange(3_600_000_000_000)
+        yield key, bytes([state]) if value_size == 1 else struct.pack("<QQ", state, last_seen)
+
+
+@contextlib.contextmanager
+def filled(node: Node, case: Case) -> Iterator[int]:
+    """The id of the map, pinned on the node and full."""
+    chosen = random.Random(case.name)
+    entries = prefixes(chosen) if case.type == LPM_TRIE else connections(chosen, case.value_size)
+    pins = node.root / "sys/fs/bpf/globals/aws/maps"
+    pins.mkdir(parents=True, exist_ok=True)
+    fd = bpfsys.map_create(case.type, case.key_size, case.value_size, case.max_entries, case.flags)
+    try:
+        for key, value in entries:
+            bpfsys.map_update(fd, key, value)
+        bpfsys.pin(fd, str(pins / case.pin))
+        yield bpfsys.map_info(fd).id
+    finally:
+        (pins / case.pin).unlink(missing_ok=True)
+        os.close(fd)
+
+
+def main() -> None:
+    """Large maps: whole processes of our reader piped into the decoder, against bpftool with output to /dev/null."""
+    request = {"format": 1, "pods": [{"identifiers": [IDENTIFIER]}], "all": False, "conntrack": "all"}
+    with lab.node() as (node, directory):
+        for case in CASES:
+            with filled(node, case) as number:
+                bases = [
+                    timing.Command(" ".join(words), [lab.inside(node, *words, "id", str(number))])
+                    for words in (("bpftool", "map", "dump"), ("bpftool", "-j", "map", "dump"))
+                ]
+                ours = [
+                    lab.reader(node, directory, "reader alone", request),
+                    lab.reader(node, directory, "reader | decoder, all entries", request, "entries", str(number)),
+                ]
+                # Only LPM tables decode what is looked at, and no more.
+                if case.type == LPM_TRIE:
+                    name = "reader | decoder, one lookup"
+                    ours.append(lab.reader(node, directory, name, request, "lookup", str(number)))
+                print(f" {case.name}")
+                timing.compare([*bases, *ours], bases, ROUNDS)

@@ -1,0 +1,153 @@
+"""`conntrack`: whose flows, how old, and what the rules of now say of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kubectl_netpol.diagnose.flows import flows_of
+from kubectl_netpol.diagnose.layers import node_views, pod_kernel
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.policy.world import World
+from kubectl_netpol.report import flows as report
+from kubectl_netpol.report.text import age_text
+from tests.unit.builders import (
+    ACCESS_MAP,
+    APPLIED,
+    DEFAULT_ALLOW,
+    NGINX,
+    article,
+    ct_key,
+    map_row,
+    pod_document,
+)
+
+OWN, TRUE, FALSE = "10.0.4.5", "10.0.1.218", "10.0.96.116"
+BOTH = tuple(Direction)
+
+
+def document(*entries, states=None, **sections):
+    return pod_document(NGINX, ingress=ACCESS_MAP, states=states, conntrack=entries, **sections)
+
+
+def found(doc, directions=BOTH):
+    snapshot = article(doc)
+    kernel = pod_kernel(NGINX, node_views(snapshot))
+    assert kernel is not None
+    return flows_of(NGINX, kernel, directions, World(snapshot))
+
+
+def into(source=TRUE, value=5, owner=OWN, ifindex=7, port=80):
+    return ct_key(source, 4000, OWN, port, owner, ifindex), value
+
+
+def out_of(destination="10.9.9.9", value=5):
+    return ct_key(OWN, 5000, destination, 443, OWN, 7), value
+
+
+def test_flows_in_both_directions():
+    flows = found(document(into(), out_of())).flows
+    assert [(f.direction.value, f.source, f.destination) for f in flows] == [
+        ("ingress", "pod default/accesstrue", "pod default/nginx-f8d9c6576-8b4vf"),
+        ("egress", "pod default/nginx-f8d9c6576-8b4vf", "unknown address"),
+    ]
+    assert [f.rules.word for f in flows] == ["ALLOW", "ALLOW"]
+    assert all(f.passes and not f.only_established for f in flows)
+    assert [f.direction.value for f in found(document(into(), out_of()), (Direction.EGRESS,)).flows] == ["egress"]
+
+
+def test_what_the_rules_would_drop_now_comes_first():
+    flows = found(document(into(), into(FALSE), out_of()))
+    assert [f.only_established for f in flows.flows] == [True, False, False]
+    assert flows.only_established == 1
+    first = flows.flows[0]
+    assert (str(first.entry.source), first.rules.code, first.passes) == (FALSE, "NO_ENTRY", True)
+    assert report.note(first) == "allowed only because it was established"
+    text = report.as_text(NGINX, flows, False, True)
+    assert "3 established flows, 1 of them passes only because established" in text.splitlines()[0]
+
+
+def test_a_flow_of_another_state_is_judged_again():
+    [flow] = found(document(into(FALSE, value=2))).flows
+    assert (flow.passes, flow.only_established) == (False, False)
+    assert report.note(flow) == "the rules decide again with its next packet"
+    assert flow.made_under == "DEFAULT_ALLOW (cluster policies: DEFAULT_ALLOW)"
+    [flow] = found(document(into(FALSE, value=2), states={0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW})).flows
+    assert flow.passes is True
+
+
+@pytest.mark.parametrize("entry", [into(owner=TRUE), into(ifindex=8)])
+def test_entries_of_others_are_left_out(entry):
+    assert found(document(entry)).flows == ()
+
+
+def test_an_unknown_program_leaves_the_flow_undecided():
+    odd = map_row(102, 11, 8, 400)
+    doc = document(into())
+    doc["maps"] = [odd if m["id"] == 102 else m for m in doc["maps"]]
+    [flow] = found(doc).flows
+    assert (flow.passes, flow.rules.word) == (None, "UNKNOWN")
+    assert report.note(flow) == "whether it passes is not known"
+
+
+def test_unread_tables_are_named():
+    doc = document()
+    doc["maps"] = [map_row(21, 9, 24, 1, None) if m["id"] == 21 else m for m in doc["maps"]]
+    result = found(doc)
+    assert result.flows == ()
+    assert result.unread[0].startswith("ingress of eni")
+    assert "as far as could be read" in report.summary(NGINX, result)
+    cut = document(into())
+    for row in cut["maps"]:
+        if row["id"] == 21:
+            row["contents"] |= {"complete": False, "reason": "the map changed"}
+    assert "the map changed" in found(cut).unread[0]
+
+
+def test_without_a_program_nothing_is_filtered():
+    doc = document(into(FALSE))
+    doc["filters"] = []
+    [flow] = found(doc).flows
+    assert (flow.rules.code, flow.only_established) == ("NO_FILTER", False)
+
+
+def test_age_of_the_last_packet():
+    def with_time(last_seen):
+        key, _ = into()
+        value = (5).to_bytes(8, "little") + last_seen.to_bytes(8, "little")
+        doc = document(clock={"begin": {"monotonic_ns": 90_000_000_000, "boottime_ns": 1, "realtime_ns": 1}, "end": {}})
+        doc["maps"] = [map_row(21, 9, 24, 16, [(key, value)]) if m["id"] == 21 else m for m in doc["maps"]]
+        return found(doc).flows[0]
+
+    assert with_time(15_000_000_000).age_ns == 75_000_000_000
+    assert "1m15s" in report.as_text(NGINX, found_report(with_time(15_000_000_000)), False, True)
+    # The entry was hit again while the map was read.
+    assert with_time(99_000_000_000).age_ns == 0
+    [plain] = found(document(into())).flows
+    assert plain.age_ns is None
+
+
+def found_report(flow):
+    from kubectl_netpol.diagnose.flows import FlowReport
+
+    return FlowReport((flow,), (flow.table,), ())
+
+
+def test_the_data_form():
+    data = report.as_data(NGINX, found(document(into(FALSE), states={0: APPLIED, 1: DEFAULT_ALLOW})))
+    json.dumps(data)
+    [flow] = data["flows"]
+    assert (data["onlyEstablished"], flow["rulesNow"], flow["sourcePort"], flow["mapId"]) == (1, "DROP", 4000, 21)
+    assert data["maps"][0]["entriesInUse"] == 1
+    wide = report.as_text(NGINX, found(document(into())), True, True)
+    assert "SOURCE PORT" in wide
+    assert "entry 10.0.1.218/32 of ingress_map" in wide
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (45, "45s"), (60, "1m"), (192, "3m12s"), (3600, "1h"), (18420, "5h7m"), (273600, "3d4h")],
+)
+def test_ages(seconds, text):
+    assert age_text(seconds * 1_000_000_000) == text
