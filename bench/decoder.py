@@ -1,17 +1,13 @@
-"""The plugin's side of a reading: takes the reader's answer from stdin and decodes it as the verbs do.
+"""The plugin's side of a reading: takes the reader's answer and decodes it as the verbs do.
 
-python decoder.py lookup ID    one map, with one lookup: what a question about a flow needs
-python decoder.py entries ID   one map, every entry made: what a listing needs
-python decoder.py pods FILE    the views of all pods in FILE, one "namespace name address" per line, every entry
+It runs in the process that measures, as it does in the plugin: that one waits for the answer anyway, with all its
+modules loaded.
 """
 
 from __future__ import annotations
 
-import sys
-from ipaddress import ip_network
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
 
 from kubectl_netpol.cluster.stream import ExecResult
 from kubectl_netpol.kernel.view import NodeView
@@ -19,41 +15,50 @@ from kubectl_netpol.model.kernel import MapView
 from kubectl_netpol.node import transport
 
 
-def entries(view: MapView) -> int:
-    """Make all entries; how many."""
-    if view.lpm is not None:
-        return len(view.lpm.entries)
-    return len(view.conntrack or view.states or view.raw or ())
+def node_view(answer: bytes) -> NodeView:
+    """All checks of the document, and its indexes."""
+    return NodeView(transport.parse_answer(ExecResult(answer, b"", 0), "the node"))
 
 
-def decode_map(view: MapView, every: bool) -> None:
+def read_map(answer: bytes, number: int) -> MapView:
+    """One map, decoded. Ends the benchmark where it was not read whole."""
+    view = node_view(answer).map(number)
     if view.reason or not view.complete:
-        raise SystemExit(f"map {view.id} was not read: {view.reason}")
-    if every:
-        entries(view)
-    elif view.lpm is not None:
-        view.lpm.lookup(ip_network("10.1.2.3/32"))
+        raise SystemExit(f"map {number} was not read: {view.reason}")
+    return view
 
 
-def decode_pods(node: NodeView, listing: str) -> None:
-    for line in Path(listing).read_text().splitlines():
-        namespace, name, address = line.split()
-        pod = node.pod(namespace, name, [address])
-        for direction in pod.directions.values():
+def one_lookup(answer: bytes, number: int) -> None:
+    """What a question about a flow needs of a rule map: the longest prefix, and its slots."""
+    table = read_map(answer, number).lpm
+    assert table is not None
+    entry = table.lookup(ip_network("10.1.2.3/32"))
+    assert entry is not None
+    assert entry.slots
+
+
+def every_entry(answer: bytes, number: int, expected: int) -> None:
+    """What a listing needs: every entry made."""
+    view = read_map(answer, number)
+    found = view.lpm.entries if view.lpm is not None else view.conntrack
+    assert found is not None
+    assert len(found) == expected, f"{len(found)} of {expected} entries"
+
+
+def flows_of_one_pod(answer: bytes, number: int, address: str) -> None:
+    """What a question about a pod needs of conntrack: its own flows."""
+    own = ip_address(address)
+    flows = [flow for flow in read_map(answer, number).conntrack or () if flow.owner == own]
+    assert flows
+
+
+def all_pods(answer: bytes, pods: Iterable[tuple[str, str, str]]) -> None:
+    """The views of all pods (namespace, name, address), with every entry of their maps."""
+    node = node_view(answer)
+    for namespace, name, address in pods:
+        kernel = node.pod(namespace, name, [address])
+        for direction in kernel.directions.values():
             if not direction.maps or direction.reason:
                 raise SystemExit(f"{namespace}/{name} {direction.direction}: {direction.reason or 'no maps'}")
             for view in direction.maps.values():
-                entries(view)
-
-
-def main(what: str, argument: str) -> None:
-    answer = ExecResult(sys.stdin.buffer.read(), b"", 0)
-    node = NodeView(transport.parse_answer(answer, "the node"))
-    if what == "pods":
-        decode_pods(node, argument)
-    else:
-        decode_map(node.map(int(argument)), every=what == "entries")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+                len(view.lpm.entries if view.lpm is not None else view.conntrack or view.states or ())

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from kubectl_netpol.node import transport
 from tests.lab import netns
 from tests.lab.node import Fabric, Node
 
-DECODER = str(Path(__file__).with_name("decoder.py"))
 NODE_IP = "172.31.103.129"
 
 
@@ -35,12 +34,15 @@ def inside(node: Node, *argv: str) -> list[str]:
     return netns.nsenter_command(node.pid, argv)
 
 
-def reader(node: Node, directory: Path, name: str, request: dict[str, Any], *decoder: str) -> Command:
-    """The reader inside the node with the request on stdin, its answer piped to the decoder where one is wanted."""
+def reader(
+    node: Node,
+    directory: Path,
+    name: str,
+    request: dict[str, Any],
+    then: Callable[[bytes], None] | None = None,
+) -> Command:
+    """The reader inside the node with the request on stdin; ``then``: what decodes its answer."""
     packed = transport.packed_request(request)
     stdin = directory / f"request-{os.urandom(4).hex()}"
     stdin.write_bytes(packed)
-    processes = [inside(node, *transport.command(sys.executable, len(packed)))]
-    if decoder:
-        processes.append([sys.executable, DECODER, *decoder])
-    return Command(name, processes, str(stdin))
+    return Command(name, inside(node, *transport.command(sys.executable, len(packed))), str(stdin), then)

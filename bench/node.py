@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import lab, timing
+from bench import decoder, lab, timing
 from kubectl_netpol.diagnose import plan
 from tests.lab import na_cli
 from tests.lab.agent import Agent
@@ -96,17 +96,16 @@ def main() -> None:
     with lab.node() as (node, directory):
         agent = fill(node)
         na_cli.install(node, agent.generation.npa_gen)
-        listing = directory / "pods"
-        listing.write_text("".join(f"{NAMESPACE} {pod.name} {pod.ip}\n" for pod in pods()))
         loops = [
             _loop(node, "tc, aws-eks-na-cli", directory / "article.sh", article(agent)),
             _loop(node, "tc, bpftool", directory / "bpftool.sh", with_bpftool(agent)),
         ]
         request = plan.reader_request([pod.as_object for pod in pods()], everything=True)
+        named = [(NAMESPACE, pod.name, pod.ip) for pod in pods()]
         commands = [
             *loops,
             lab.reader(node, directory, "reader alone", request),
-            lab.reader(node, directory, "reader | decoder, all pods", request, "pods", str(listing)),
+            lab.reader(node, directory, "reader, and all pods decoded", request, lambda a: decoder.all_pods(a, named)),
         ]
         print(f" {_loaded(node)} below globals/aws")
         timing.compare(commands, loops, ROUNDS)
@@ -114,7 +113,7 @@ def main() -> None:
 
 def _loop(node: Node, name: str, path: Path, lines: Iterable[str]) -> timing.Command:
     path.write_text("set -e\n" + "\n".join(lines) + "\n")
-    return timing.Command(name, [lab.inside(node, "sh", str(path))])
+    return timing.command(name, *lab.inside(node, "sh", str(path)))
 
 
 def _loaded(node: Node) -> str:

@@ -1,4 +1,5 @@
-"""Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps, node.
+"""Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps,
+node, agreement.
 
 Absolute times depend on the machine; what counts are the ratios of one run.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import maps, node, timing
+from bench import agreement, maps, node, timing
 
 ROOT = timing.ROOT
 BUNDLE = str(ROOT / "kubectl_netpol" / "examples" / "article.tar.gz")
@@ -63,6 +64,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "requests": requests,
     "maps": maps.main,
     "node": node.main,
+    "agreement": agreement.main,
 }
 
 

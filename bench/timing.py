@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,59 +20,52 @@ FINE = (0, 1)
 
 @dataclass(frozen=True)
 class Command:
-    """One process, or several in a pipe; all are started at once. ``stdin``: a file for the first one."""
+    """One process. ``stdin``: a file for it. ``then``: what is done here with its output, and counts too; without
+    it the output goes to /dev/null."""
 
     name: str
-    processes: Sequence[Sequence[str]]
+    argv: Sequence[str]
     stdin: str = os.devnull
+    then: Callable[[bytes], None] | None = None
 
 
 def command(name: str, *argv: str) -> Command:
-    return Command(name, [argv])
+    return Command(name, argv)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one run; ``cpu`` of all its processes together, which other work on the machine hardly changes."""
+    """Seconds of one run; ``cpu`` of the process and of what was done with its output, which other work on the
+    machine hardly changes."""
 
     wall: float
     cpu: float
 
 
 def run(one: Command) -> Sample:
-    """Run it once, output to /dev/null."""
-    return _run(one.name, one.processes, one.stdin)
+    """Run it once."""
+    with open(one.stdin, "rb") as source, tempfile.TemporaryFile() as said:
+        begin, own = time.perf_counter(), time.process_time()
+        wanted = subprocess.PIPE if one.then else subprocess.DEVNULL
+        process = subprocess.Popen(one.argv, cwd=ROOT, stdin=source, stdout=wanted, stderr=said)
+        output = process.stdout.read() if process.stdout else b""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in FINE:
+            said.seek(0)
+            raise SystemExit(f"{one.name}: exit code {process.returncode}: {said.read().decode(errors='replace')}")
+        if one.then:
+            one.then(output)
+        cpu = usage.ru_utime + usage.ru_stime + (time.process_time() - own if one.then else 0.0)
+        return Sample(time.perf_counter() - begin, cpu)
 
 
-def _run(name: str, processes: Sequence[Sequence[str]], stdin: str) -> Sample:
-    with open(stdin, "rb") as source, open(os.devnull, "wb") as nowhere, tempfile.TemporaryFile() as said:
-        begin = time.perf_counter()
-        running: list[subprocess.Popen[bytes]] = []
-        for number, argv in enumerate(processes):
-            stdout = nowhere if number == len(processes) - 1 else subprocess.PIPE
-            given = running[-1].stdout if running else source
-            running.append(subprocess.Popen(argv, cwd=ROOT, stdin=given, stdout=stdout, stderr=said))
-            if given is not source and given is not None:
-                given.close()
-        ends = [os.wait4(process.pid, 0) for process in running]
-        elapsed = time.perf_counter() - begin
-        for process, (_, status, _) in zip(running, ends, strict=True):
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode not in FINE:
-                said.seek(0)
-                raise SystemExit(f"{name}: exit code {process.returncode}: {said.read().decode(errors='replace')}")
-    return Sample(elapsed, sum(usage.ru_utime + usage.ru_stime for _, _, usage in ends))
-
-
-def peaks(one: Command) -> list[int]:
-    """KiB resident at most, per process of the pipe. A run of its own, since asking takes time."""
+def peak(one: Command) -> int:
+    """KiB resident at most in the process. A run of its own, since asking takes time."""
     with tempfile.TemporaryDirectory() as directory:
-        files = [Path(directory, str(number)) for number in range(len(one.processes))]
-        asking = [
-            [sys.executable, "-IS", PEAK, str(file), *argv] for file, argv in zip(files, one.processes, strict=True)
-        ]
-        _run(one.name, asking, one.stdin)
-        return [int(file.read_text()) for file in files]
+        file = Path(directory, "peak")
+        run(Command(one.name, [sys.executable, "-IS", PEAK, str(file), *one.argv], one.stdin))
+        return int(file.read_text())
 
 
 def measured(commands: Sequence[Command], rounds: int) -> dict[str, list[Sample]]:
@@ -104,8 +97,8 @@ def compare(commands: Sequence[Command], bases: Sequence[Command], rounds: int) 
     print(f"  {'':{width}}  wall ms   cpu ms  peak MiB{heads} (wall, cpu)")
     for one in commands:
         samples = found[one.name]
-        memory = "+".join(f"{peak / 1024:.0f}" for peak in peaks(one))
-        line = f"  {one.name:{width}} {median(samples) * 1000:8.0f} {median(samples, 'cpu') * 1000:8.0f} {memory:>9}"
+        times = f"{median(samples) * 1000:8.0f} {median(samples, 'cpu') * 1000:8.0f}"
+        line = f"  {one.name:{width}} {times} {peak(one) / 1024:9.0f}"
         for base in bases if one not in bases else ():
             wall, cpu = (ratio(found[base.name], samples, what) for what in ("wall", "cpu"))
             line += f"   {f'{wall:.1f} x, {cpu:.1f} x':>20}"

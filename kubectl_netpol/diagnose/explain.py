@@ -199,7 +199,7 @@ def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins
     if view is None or view.reason or alignment.reason:
         return None
     if view.filter is None:
-        if view.filters or view.tcx or view.clsact is None:
+        if view.filters or view.tcx or view.tcx_unread or view.clsact is None:
             return None
         # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
         return not alignment.policies

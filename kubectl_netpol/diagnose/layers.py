@@ -224,7 +224,9 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         return _no_filter(view, hook)
     flow = _rules_only(leg.ends.flow)
     found = kernel_verdict.decide(layer, direction, flow, view.maps, view.other_maps)
-    found = replace(found, evidence=(_program_text(view, hook), *found.evidence))
+    unseen = (f"not read: a tcx program there would run first and could decide ({view.tcx_unread})",)
+    more = unseen if view.tcx_unread else ()
+    found = replace(found, evidence=(_program_text(view, hook), *found.evidence, *more))
     if not view.filter.direct_action:
         why = f"filter {view.filter.name} has no direct-action: what its program returns decides nothing"
         return replace(found, decision=Decision.UNKNOWN, code="NOT_DIRECT_ACTION", why=why)
@@ -243,8 +245,11 @@ def _no_filter(view: DirectionView, hook: str) -> Verdict:
     if foreign:
         why = f"no {name} filter on the {hook}, and what {', '.join(foreign)} does there is not known"
         return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "FOREIGN_ONLY", why)
-    if view.clsact is None:
-        why = f"no {name} filter was seen on the {hook}, whose qdiscs could not be read"
+    if view.clsact is None or view.tcx_unread:
+        unread = (
+            "qdiscs could not be read" if view.clsact is None else f"tcx programs could not be read ({view.tcx_unread})"
+        )
+        why = f"no {name} filter was seen on the {hook}, whose {unread}"
         return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
     qdisc = "" if view.clsact else " (there is no clsact qdisc)"
     why = f"no {name} filter on the {hook}{qdisc}: nothing is filtered here"

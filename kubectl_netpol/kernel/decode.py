@@ -45,6 +45,10 @@ def lpm_entries(keys: bytes, values: bytes, layout: layouts.Layout) -> LpmTable:
     return _PackedTable(keys, values, layout)
 
 
+SEARCHES = 32
+"""Lookups in one table before it gets an index."""
+
+
 class _PackedTable(LpmTable):
     """An LPM table that decodes what is looked at: one entry for a lookup, all of them for ``entries``."""
 
@@ -52,11 +56,12 @@ class _PackedTable(LpmTable):
     _values: bytes
     _layout: layouts.Layout
     _slots: Callable[[bytes], tuple[Slot, ...] | tuple[ClusterSlot, ...]]
+    _asked: list[int]
 
     def __init__(self, keys: bytes, values: bytes, layout: layouts.Layout) -> None:
         parse = np_slots if layout.role == "np" else cp_slots
         # Not by assignment: a frozen dataclass takes none.
-        vars(self).update(_keys=keys, _values=values, _layout=layout, _slots=cache(parse))
+        vars(self).update(_keys=keys, _values=values, _layout=layout, _slots=cache(parse), _asked=[0])
 
     @cached_property
     def entries(self) -> tuple[LpmEntry, ...]:
@@ -69,16 +74,39 @@ class _PackedTable(LpmTable):
         address = int(host.network_address)
         for length in self._lengths if host.version == self._layout.family else ():
             if length <= host.prefixlen:
-                shift = host.max_prefixlen - length
-                position = self._positions.get((address >> shift << shift, length))
+                position = self._position(address, length)
                 if position is not None:
                     return self._entry(position)
         return None
 
     def get(self, prefix: Network) -> LpmEntry | None:
-        same_family = prefix.version == self._layout.family
-        position = self._positions.get((int(prefix.network_address), prefix.prefixlen)) if same_family else None
+        if prefix.version != self._layout.family:
+            return None
+        position = self._position(int(prefix.network_address), prefix.prefixlen)
         return None if position is None else self._entry(position)
+
+    def _position(self, address: int, length: int) -> int | None:
+        """The number of the key with this prefix. The first few are searched for: an index of a large table
+        takes longer to make than one question needs."""
+        self._asked[0] += 1
+        bits = (self._layout.key_size - 4) * 8
+        if self._asked[0] > SEARCHES:
+            return self._positions.get((address >> bits - length << bits - length, length))
+        return self._searched(address, length, bits)
+
+    def _searched(self, address: int, length: int, bits: int) -> int | None:
+        size, whole = self._layout.key_size, length // 8
+        # The length, and the bytes of the address that are all prefix; of the rest the bits are compared, since
+        # nothing keeps host bits of a key from being set.
+        pattern = length.to_bytes(4, "little") + address.to_bytes(bits // 8, "big")[:whole]
+        start = self._keys.find(pattern)
+        while start >= 0:
+            number, inside = divmod(start, size)
+            found = int.from_bytes(self._keys[start + 4 : start + size], "big")
+            if not inside and found >> bits - length == address >> bits - length:
+                return number
+            start = self._keys.find(pattern, start + 1)
+        return None
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:

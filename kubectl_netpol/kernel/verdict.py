@@ -193,6 +193,9 @@ class _Judge:
                 "agents 1.2.0 to 1.2.3 ignore such ports, 1.2.4 to 1.2.7 do not, and no map tells which one this is"
             )
             return self.verdict(Decision.UNKNOWN, "ANY_PROTOCOL_PORTS", why)
+        if view.first_slot_only and found[0] is None:
+            why = f"only the first slot of entry {entry.prefix} of {_map_text(view, self.direction)} was read"
+            return Verdict(self.layer, Decision.UNKNOWN, "MAP_UNREADABLE", f"{why}: {view.reason}")
         return self._slot_verdict(entry, view, *found)
 
     def _slot_verdict(self, entry: LpmEntry, view: MapView, number: int | None, matched: bool) -> Verdict:

@@ -221,10 +221,12 @@ class NodeView:
 
     def _direction(self, direction: Direction, ifindex: int | None, identifier: str, reason: str) -> DirectionView:
         filters: tuple[FilterView, ...] = ()
+        tcx_unread = ""
         if ifindex is not None:
             filters = tuple(_filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ()))
             name = str(self.links_by_index[ifindex]["name"])
-            reason = self.unread("filters", name, direction.tc_hook) or self.unread("tcx", name, direction.tc_hook)
+            reason = self.unread("filters", name, direction.tc_hook)
+            tcx_unread = self.unread("tcx", name, direction.tc_hook)
         pinned_program = self._program(self.pins.get(f"programs/{identifier}_{direction.program_name}"))
         attached = _agents_filter(filters, direction, pinned_program)
         program = self._program(attached.program_id) if attached else None
@@ -252,6 +254,7 @@ class NodeView:
             reason=reason,
             clsact=self.has_clsact(ifindex) if ifindex is not None else None,
             tcx=self._tcx.get((ifindex or 0, direction.tc_hook), ()),
+            tcx_unread=tcx_unread,
             agents=generation.agents if isinstance(generation, Generation) else "",
             generation_reason="" if known else str(generation),
         )
@@ -344,7 +347,12 @@ def _contents(entry: Json, layout: layouts.Layout | None, failed: str) -> dict[s
         return {"reason": failed or "contents were not asked for", "complete": False}
     if contents["reason"] and not contents["complete"] and not contents["count"]:
         return {"reason": contents["reason"], "complete": False}
-    more = {"complete": contents["complete"], "reason": contents["reason"], "total": contents["total"]}
+    more = {
+        "complete": contents["complete"],
+        "reason": contents["reason"],
+        "total": contents["total"],
+        "first_slot_only": bool(contents.get("first_slot_only")),
+    }
     try:
         keys, values = _unpacked(contents)
         if layout is None:

@@ -118,6 +118,8 @@ class MapView:
     complete: bool = True
     reason: str = ""
     family: int = 0
+    first_slot_only: bool = False
+    """Of each rule entry only the first slot was read (aws-eks-na-cli up to 1.0.6 prints no more)."""
     total: int | None = None
     """Entries that the map held, also where only some were kept; None where it was not read."""
 
@@ -192,6 +194,8 @@ class DirectionView:
     """Whether the veth has a clsact qdisc; None where that is not known."""
     tcx: tuple[int, ...] = ()
     """Ids of the programs that tcx runs before any filter of this hook."""
+    tcx_unread: str = ""
+    """Why ``tcx`` is not known: a program that runs first may then be unseen. Empty where it is known."""
     agents: str = ""
     """Versions of the agent that load such a program."""
     generation_reason: str = ""

@@ -7,6 +7,7 @@ tc (agent facts 8.1): what is attached to the veths stays unknown.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,10 @@ class AgentPod:
         except (ApiError, ConnectionFailed) as error:
             hint = error.hint
             if isinstance(error, ApiError) and error.status == 403:
-                hint = f"`kubectl auth can-i create pods --subresource=exec -n {self.namespace}` shows the right"
+                # `get` where the server asks for that with WebSockets, `create`, or both: its own word tells.
+                refused = re.search(r'cannot (\w+) resource "pods/exec"', error.message)
+                verb = refused[1] if refused else "create"
+                hint = f"`kubectl auth can-i {verb} pods --subresource=exec -n {self.namespace}` shows the right"
             what = f"cannot run a command in container {CONTAINER} of pod {self.namespace}/{self.name}"
             raise NodeError(f"{what}: {error.message}", hint) from error
 

@@ -96,6 +96,8 @@ def direction_lines(view: DirectionView, veth: str) -> list[str]:
     lines = [f"{view.direction.value.upper()} ({way}): tc {view.direction.tc_hook} hook of {veth}"]
     if view.reason:
         return [*lines, f"  not read: {view.reason}"]
+    if view.tcx_unread:
+        lines.append(f"  tcx             not read: {view.tcx_unread}")
     for number in view.tcx:
         lines.append(f"  tcx             program {number}, not the agent's: it runs before any filter")
     for other in view.filters:
@@ -254,7 +256,8 @@ def direction_data(view: DirectionView) -> Json:
         "tcHook": view.direction.tc_hook,
         "reason": view.reason,
         "clsact": view.clsact,
-        "tcxPrograms": list(view.tcx),
+        "tcxPrograms": None if view.tcx_unread else list(view.tcx),
+        "tcxUnread": view.tcx_unread,
         "filters": [
             {
                 "kind": f.kind,

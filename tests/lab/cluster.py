@@ -20,12 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from . import controller
+from . import agent_pod, controller, na_cli
 from .agent import Agent, Generation, Mode
 from .api_runtime import exit_code
 from .apiserver import ApiServer, Change, ExecError, StartError, make_node
-from .netns import NsPopen
-from .node import Container, Fabric, Node, PodSandbox, wait_for_listener
+from .netns import LabError, NsPopen
+from .node import Container, Fabric, Image, Node, PodSandbox, wait_for_listener
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -61,7 +61,10 @@ class _Processes:
 
 
 class SandboxPod:
-    """An ordinary pod: its namespaces on the node, its main process in them."""
+    """An ordinary pod: its namespaces on the node, its main process in them.
+
+    Of several containers only the first one's process runs, and all are one place.
+    """
 
     def __init__(self, cluster: LabCluster, pod: Json) -> None:
         meta, spec = pod["metadata"], pod["spec"]
@@ -110,52 +113,78 @@ class SandboxPod:
 
 
 class ContainerPod:
-    """A privileged pod, as debug pods are: a container on the node with the mounts of its spec."""
+    """A pod that is trusted with its node, as debug pods and the agent's are.
+
+    Each container is one on the node, with the mounts of its spec. The pod ends when its first one does.
+    """
 
     def __init__(self, cluster: LabCluster, pod: Json) -> None:
-        spec = pod["spec"]
-        self._node = cluster.nodes[spec["nodeName"]]
-        container = spec["containers"][0]
+        self._node = cluster.nodes[pod["spec"]["nodeName"]]
+        self._processes = _Processes()
+        self.containers: dict[str, Container] = {}
+        try:
+            for container in pod["spec"]["containers"]:
+                self.containers[container["name"]] = self._start(cluster, pod["spec"], container)
+        except BaseException:
+            self.stop(0)
+            raise
+
+    def _start(self, cluster: LabCluster, spec: Json, container: Json) -> Container:
         paths = {v["name"]: v["hostPath"]["path"] for v in spec.get("volumes") or () if "hostPath" in v}
         mounts = [
             (paths[m["name"]], m["mountPath"], bool(m.get("readOnly")))
             for m in container.get("volumeMounts") or ()
             if m["name"] in paths
         ]
-        argv = [*(container.get("command") or []), *(container.get("args") or [])] or ["sleep", "infinity"]
-        self._image = next(
-            (image for word, image in DEBUG_IMAGES.items() if word in container["image"]), cluster.debug_image
-        )
-        self.container: Container = self._node.add_container(
+        rootfs, own = cluster.image_of(container["image"], self._node.name)
+        argv = [*(container.get("command") or own), *(container.get("args") or [])] or ["sleep", "infinity"]
+        return self._node.add_container(
             argv,
             host_network=bool(spec.get("hostNetwork")),
             host_pid=bool(spec.get("hostPID")),
             mounts=mounts,
-            rootfs=self._image,
+            rootfs=rootfs,
             hostname=self._node.name.split(".")[0],
+            masked=not _security(container).get("privileged"),
         )
-        self._processes = _Processes()
-        cluster.containers.append(self.container)
 
     @property
     def pod_ip(self) -> str:
         return self._node.ip
 
+    @property
+    def _first(self) -> Container:
+        return next(iter(self.containers.values()))
+
     def exec(self, argv: list[str], *, stdin: bool, tty: bool, container: str) -> NsPopen:
-        return self._processes.add(_spawn(self._node, self.container, argv, stdin))
+        return self._processes.add(_spawn(self._node, self.containers[container], argv, stdin))
 
     def logs(self, container: str) -> bytes:
-        return self.container.logs().encode()
+        return self.containers.get(container, self._first).logs().encode()
 
     def stop(self, grace_seconds: float) -> None:
         self._processes.kill()
-        self.container.close()
+        for container in self.containers.values():
+            container.close()
 
     def wait_exit(self, timeout: float | None = None) -> int | None:
         try:
-            return exit_code(self.container.wait(timeout))
+            return exit_code(self._first.wait(timeout))
         except subprocess.TimeoutExpired:
             return None
+
+
+def _security(container: Json) -> Json:
+    return container.get("securityContext") or {}
+
+
+def _is_trusted(spec: Json) -> bool:
+    """Privileged, or on the node's network with all capabilities, which is as much but for masks and devices."""
+    security = [_security(container) for container in spec["containers"]]
+    if any(one.get("privileged") for one in security):
+        return True
+    all_of_them = any("ALL" in ((one.get("capabilities") or {}).get("add") or ()) for one in security)
+    return all_of_them and bool(spec.get("hostNetwork"))
 
 
 def _by_longest_name(wanted: Mapping[str, T], pod: str) -> T | None:
@@ -170,9 +199,7 @@ def _spawn(node: Node, sandbox: PodSandbox | Container, argv: list[str], stdin: 
     root = str(sandbox.root)
     places = [argv[0]] if argv[0].startswith("/") else [f"{p}/{argv[0]}" for p in path.split(":")]
     if not any(_is_program(root, place) for place in places):
-        raise ExecError(
-            f'exec failed: unable to start container process: exec: "{argv[0]}": executable file not found in $PATH'
-        )
+        raise ExecError(f'exec: "{argv[0]}": executable file not found in $PATH')
     pipe = subprocess.PIPE
     return node.popen(argv, sandbox, pipe if stdin else subprocess.DEVNULL, pipe, pipe, bufsize=0)
 
@@ -192,6 +219,7 @@ class LabCluster:
     """API server, controller and any number of nodes with agents. Everything ends with ``close``.
 
     ``generation``: of the agents and their datapath. ``debug_image``: what the default debug image is here.
+    ``agent_pods``: nodes get what EKS puts there for the agent, see ``add_agent_pod``; without, they have no CLI.
     ``family``: 4 or 6, of everything: nodes, pods, Services. ``mode``: of the agents.
     ``addresses``: pod name -> address, for pods whose address a test wants to know before. A name may be the
     beginning of one, as "nginx" of "nginx-f8d9c6576-8b4vf". In the same way ``veth_prefixes`` ("vlan" for a pod
@@ -206,15 +234,16 @@ class LabCluster:
         mode: Mode = "standard",
         network: str | None = None,
         debug_image: str = "python3.11",
+        agent_pods: bool = False,
         addresses: Mapping[str, str] | None = None,
         veth_prefixes: Mapping[str, str] | None = None,
         links: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.generation, self.family, self.mode, self.debug_image = generation, family, mode, debug_image
+        self.agent_pods = agent_pods
         self.veth_prefixes, self.links = dict(veth_prefixes or {}), dict(links or {})
         self.nodes: dict[str, Node] = {}
         self.agents: dict[str, Agent] = {}
-        self.containers: list[Container] = []
         self.controller_enabled = True
         """False: a controller that is off resolves nothing; what it made before stays."""
         self._wanted = dict(addresses or {})
@@ -233,12 +262,16 @@ class LabCluster:
     # the runtime of the API server's pods ---------------------------------------------------------------------
 
     def start_pod(self, pod: Json) -> SandboxPod | ContainerPod:
-        security = pod["spec"]["containers"][0].get("securityContext") or {}
         try:
             with self._lock:
-                return ContainerPod(self, pod) if security.get("privileged") else SandboxPod(self, pod)
+                return ContainerPod(self, pod) if _is_trusted(pod["spec"]) else SandboxPod(self, pod)
         except OSError as error:
             raise StartError(str(error)) from error
+
+    def image_of(self, reference: str, node: str) -> tuple[Image | str, list[str]]:
+        """What a container on a node is made of, and the command of the image itself."""
+        found = agent_pod.image(reference, self.agents[node].generation)
+        return found or (next((i for word, i in DEBUG_IMAGES.items() if word in reference), self.debug_image), [])
 
     def address_for(self, namespace: str, name: str) -> str:
         """The wanted address of a pod (by the longest name that begins its name), or a free one."""
@@ -269,7 +302,28 @@ class LabCluster:
         (www / "index.html").write_text("welcome\n")
         self.agents[name] = Agent(node, self.generation, self.mode)
         self.server.add_node(make_node(name, ip, **more))
+        if self.agent_pods:
+            self._install_agent(name)
         return node
+
+    def _install_agent(self, node: str) -> None:
+        """The CLI at the place that the kind of node has it at, and the pod of aws-node where there is one."""
+        if agent_pod.has_daemonset(self.server.get("Node", node)):
+            self.add_agent_pod(node)
+        else:
+            self._install_cli(node, agent_pod.AUTO_MODE_CLI)
+
+    def add_agent_pod(self, node: str) -> str:
+        """The running pod of aws-node on a node, and the CLI that it puts into /opt/cni/bin. Returns its name."""
+        if not agent_pod.has_daemonset(self.server.get("Node", node)):
+            raise LabError(f"no DaemonSet aws-node runs on {node}")
+        self._install_cli(node, na_cli.PATH)
+        made = self.server.create(agent_pod.manifest(node, self.agents[node].generation))["metadata"]
+        self.server.wait_running(made["name"], made["namespace"])
+        return str(made["name"])
+
+    def _install_cli(self, node: str, path: str) -> None:
+        na_cli.install(self.nodes[node], self.agents[node].generation.npa_gen, self.family == 6, path)
 
     def agent_of(self, namespace: str, name: str) -> Agent:
         return self.agents[self.server.get("Pod", name, namespace)["spec"]["nodeName"]]

@@ -49,6 +49,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 STATE_DIR = "/run/netpol-lab"
+MASKED = ("/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -285,6 +286,8 @@ def build_root(request: dict[str, Any]) -> None:
         mount(kind, f"{root}/{name}", kind, MS_NOSUID, "mode=1777" if name == "tmp" else None)
     os.makedirs(f"{root}/root", exist_ok=True)
     build_dev(f"{root}/dev")
+    if request["masked"]:
+        mask(root)
     for source, inside, read_only in request["mounts"]:
         bind(source, root + inside, read_only=read_only)
     os.chdir(root)
@@ -292,6 +295,14 @@ def build_root(request: dict[str, Any]) -> None:
     check(libc.syscall(number, b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "leave the old root")
     os.chdir("/")
+
+
+def mask(root: str) -> None:
+    """What the container runtime hides where a container is not privileged; the part of it that is files."""
+    for path in MASKED:
+        if os.path.exists(root + path):
+            mount("/dev/null", root + path, None, MS_BIND)
+    mount("none", f"{root}/sys", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
 def build_dev(dev: str) -> None:

@@ -526,10 +526,12 @@ class Node(_Held):
         cwd: str = "/",
         stdin: File = None,
         hostname: str = "debug",
+        masked: bool = False,
     ) -> Container:
         """`rootfs`: an image's name, an Image, or {path in it: path on the machine} to bind read-only.
 
         `mounts`: (path on the node, path in the container, read-only), bound recursively as a hostPath is.
+        `masked`: parts of /proc are hidden and /sys is read-only, as in a container that is not privileged.
         """
         chosen = image(rootfs) if isinstance(rootfs, str) else rootfs
         if not isinstance(chosen, Image):
@@ -538,7 +540,7 @@ class Node(_Held):
         request = {
             "kind": "container", "argv": list(argv), "env": environment, "cwd": cwd, "hostname": hostname,
             "host_network": host_network, "host_pid": host_pid, "rootfs": dict(chosen.binds),
-            "links": dict(chosen.links), "mounts": [list(m) for m in mounts],
+            "links": dict(chosen.links), "mounts": [list(m) for m in mounts], "masked": masked,
         }  # fmt: skip
         container = Container(self, request, environment, stdin)
         self.containers.append(container)

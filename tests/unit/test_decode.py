@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_netpol.kernel import decode, layouts
 from kubectl_netpol.model.flow import host_network
+from kubectl_netpol.model.kernel import LpmTable
 from tests.unit.builders import ct_key, lpm_key, u32
 
 NP4, NP6 = layouts.layout_of(11, 8, 288), layouts.layout_of(11, 20, 288)
@@ -148,3 +149,28 @@ def test_garbage_is_a_decode_error_or_whole_entries(keys, values):
 def test_sizes_that_do_not_fit(call, arguments):
     with pytest.raises(decode.DecodeError):
         call(*arguments)
+
+
+ADDRESSES = st.sampled_from([0, 1, 0x0A000000, 0x0A000001, 0x0A000100, 0x0A010000, 0xC0000201, 0xFFFFFFFF])
+LENGTHS = st.sampled_from([0, 1, 7, 8, 9, 15, 16, 24, 31, 32])
+
+
+@pytest.mark.parametrize("searches", [0, 1, 1000])
+@given(st.dictionaries(st.tuples(LENGTHS, ADDRESSES), st.integers(1, 9), max_size=12), st.lists(ADDRESSES, min_size=1))
+def test_a_packed_table_finds_what_a_plain_one_finds(searches, contents, asked):
+    """With and without an index, and with host bits set in keys, as nothing keeps them from being."""
+    layout = layouts.layout_of(11, 8, 288)
+    # Two keys of one prefix cannot be in a trie.
+    unique = {(length, address >> 32 - length): (length, address) for length, address in contents}
+    keys = b"".join(length.to_bytes(4, "little") + address.to_bytes(4, "big") for length, address in unique.values())
+    values = b"".join(bytes([contents[key]]).ljust(288, b"\0") for key in unique.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "SEARCHES", searches)
+        packed = decode.lpm_entries(keys, values, layout)
+        plain = LpmTable(decode.lpm_entries(keys, values, layout).entries)
+        for address in asked:
+            host = ip_network(address)
+            assert packed.lookup(host) == plain.lookup(host)
+            for length in (0, 7, 8, 24, 32):
+                prefix = ip_network((address, length), strict=False)
+                assert packed.get(prefix) == plain.get(prefix)
