@@ -16,7 +16,7 @@ from kubectl_netpol.errors import NodeError
 from kubectl_netpol.kernel import encode, layouts, packet
 from kubectl_netpol.model.flow import WITH_PORTS, Address, Flow
 from kubectl_netpol.model.kernel import MapView
-from kubectl_netpol.node.document import _list, _number, _object, _one_of, _or_null, _text, _wrong
+from kubectl_netpol.node.checks import list_of, number, object_of, one_of, or_null, text, wrong
 from kubectl_netpol.node.transport import ExecPod, run_script
 
 Json = dict[str, Any]
@@ -86,7 +86,7 @@ def ask_node(pod: ExecPod, request: Json) -> list[Json]:
 def check_answers(document: Any, request: Json) -> list[Json]:
     """The answers with clean texts. Raises ``NodeError`` on the first field that is wrong."""
     if not isinstance(document, dict):
-        raise _wrong("the document", "an object", document)
+        raise wrong("the document", "an object", document)
     if document.get("format") != FORMAT:
         raise NodeError(f"the node's answer has another format than {FORMAT}, which this version reads")
     answers: list[Json] = _DOCUMENT(document, "")["answers"]
@@ -120,10 +120,10 @@ def _candidate(flow: Flow, source_port: int, layout: layouts.Layout, owner: Addr
 
 
 def _entry(value: Any, path: str) -> str:
-    text = _text(value, path)
-    if text not in (NO_ENTRY, REMOVED) and not text.startswith(NOT_REMOVED):
-        raise _wrong(path, f'"{NO_ENTRY}", "{REMOVED}" or "{NOT_REMOVED}..."', value)
-    return text
+    said: str = text(value, path)
+    if said not in (NO_ENTRY, REMOVED) and not said.startswith(NOT_REMOVED):
+        raise wrong(path, f'"{NO_ENTRY}", "{REMOVED}" or "{NOT_REMOVED}..."', value)
+    return said
 
 
 def _check_sense(asked: Json, answer: Json) -> None:
@@ -137,13 +137,13 @@ def _check_sense(asked: Json, answer: Json) -> None:
         raise NodeError(f"the node's answer is damaged: {answer['id']} has neither a verdict nor a reason")
 
 
-_ANSWER = _object(
+_ANSWER = object_of(
     {
-        "id": _text,
-        "verdict": _or_null(_number(-(1 << 31), (1 << 31) - 1)),
-        "source_port": _or_null(_number(0, 65535)),
+        "id": text,
+        "verdict": or_null(number(-(1 << 31), (1 << 31) - 1)),
+        "source_port": or_null(number(0, 65535)),
         "entry": _entry,
-        "reason": _text,
+        "reason": text,
     }
 )
-_DOCUMENT = _object({"format": _one_of(FORMAT), "asker": _text, "answers": _list(_ANSWER)})
+_DOCUMENT = object_of({"format": one_of(FORMAT), "asker": text, "answers": list_of(_ANSWER)})

@@ -19,6 +19,8 @@ QUESTIONS = {
     "explain-service": ["explain", "accesstrue", "--to", "svc/nginx"],
     "explain": ["explain", "pod/nginx"],
     "maps": ["maps", "pod/nginx"],
+    "explain-established": ["explain", "pod/nginx", "--from", "accesstrue", "--port", "80", "--source-port", "33922"],
+    "conntrack": ["conntrack", "pod/nginx"],
     "maps-ingress": ["maps", "pod/nginx", "--direction", "ingress"],
 }
 CODES = {"explain-drop": 1}

@@ -226,6 +226,16 @@ def test_what_a_foreign_filter_does_alone_is_not_known():
     assert "filter pref 1 bpf cil_to_container program 9" in found.why
 
 
+def test_unread_tcx_programs_are_said():
+    """tc does not show them, and they run first."""
+    unread = {"tcx": None, "errors": [{"what": "tcx", "error": "tc does not show them"}]}
+    found = leg(article({**RULES, **unread})).decided_by
+    assert found.decision.value == "allow"
+    assert "a tcx program there would run first and could decide (tcx: tc does not show them)" in found.evidence[-1]
+    without = leg(article({**RULES, **unread, "filters": []})).decided_by
+    assert (without.decision.value, without.code) == ("unknown", "NOT_READ")
+
+
 def test_the_host_network_has_no_kernel_part():
     host = pod("nginx", "10.0.0.1", labels={"app": "nginx"}, host_network=True)
     found = leg(article(pods=[host, ACCESS_TRUE]))

@@ -230,6 +230,18 @@ def test_a_map_that_was_not_read_to_its_end_is_unknown_unless_decided_before(arg
     assert (found.decision is Decision.UNKNOWN) is (code in ("MAP_UNREADABLE", "UNKNOWN_PROGRAM"))
 
 
+@pytest.mark.parametrize(
+    ("slots", "port", "code"),
+    [([TCP80], 80, "ENTRY_ALLOWS"), ([DENY], 80, "EXCEPT"), ([TCP80], 443, "MAP_UNREADABLE")],
+)
+def test_a_slot_that_was_not_read_may_decide(slots, port, code):
+    """aws-eks-na-cli up to 1.0.6 prints the first slot only: what it says counts, that it says nothing does not."""
+    view = np_view({"10.0.0.7/32": slots}, first_slot_only=True, complete=False, reason="one slot is printed")
+    found = decide(np=view, port=port)
+    assert found.code == code
+    assert (found.decision is Decision.UNKNOWN) is (code == "MAP_UNREADABLE")
+
+
 def test_an_unreadable_map_says_why():
     assert decide(np=unread(np_view({}))).why == "ingress_map (id 11) could not be read: EPERM"
 
