@@ -159,6 +159,16 @@ def maps_of(view: DirectionView) -> list[MapView]:
     return [maps[role] for role in ORDER if role in maps] + list(view.other_maps)
 
 
+def pinned_elsewhere(view: DirectionView) -> list[MapView]:
+    """The maps that the agent writes and the attached program does not use; none where the two are the same."""
+    if view.program is None:
+        return []
+    used = {m.id for m in (*view.maps.values(), *view.other_maps)}
+    return [
+        view.pinned_maps[role] for role in ORDER if role in view.pinned_maps and view.pinned_maps[role].id not in used
+    ]
+
+
 def size_text(view: MapView) -> str:
     """How many entries a map holds, as far as known."""
     if view.role == "events":

@@ -57,10 +57,22 @@ def clean_lines(lines: Sequence[str]) -> list[str]:
 
 
 def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, with_headers: bool) -> list[str]:
-    maps = [only_own(m, pod) for m in kernel_report.maps_of(view)]
-    if not maps:
-        return []
-    overview = []
+    """The maps that packets meet; behind them, where they are others, those that the agent writes."""
+    blocks = []
+    for title, found in (
+        ("", kernel_report.maps_of(view)),
+        ("  what the agent writes, and this program does not use:", kernel_report.pinned_elsewhere(view)),
+    ):
+        maps = [only_own(m, pod) for m in found]
+        if maps:
+            blocks += ["", title] if title else []
+            blocks += ["", indent(_overview(maps, view, wide, with_headers))]
+            blocks += _entries(maps, view, world, wide, with_headers)
+    return blocks
+
+
+def _overview(maps: Sequence[MapView], view: DirectionView, wide: bool, with_headers: bool) -> str:
+    rows = []
     for m in maps:
         row = [
             kernel_report.map_label(m, view.direction),
@@ -71,7 +83,7 @@ def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, 
         if wide:
             kind = MAP_TYPE_NAMES.get(m.type, str(m.type))
             row += [kind, m.key_size, m.value_size, m.max_entries, m.layout]
-        overview.append([*row, m.reason])
+        rows.append([*row, m.reason])
     headers = [
         "MAP",
         "ID",
@@ -82,14 +94,17 @@ def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, 
     ]
     if not any(m.reason for m in maps):
         headers.pop()
-        overview = [row[:-1] for row in overview]
+        rows = [row[:-1] for row in rows]
+    return table(headers, rows, with_headers=with_headers)
+
+
+def _entries(maps: Sequence[MapView], view: DirectionView, world: World, wide: bool, with_headers: bool) -> list[str]:
     generation = generation_of(view.maps, view.other_maps)
-    entries = [row for m in maps for row in kernel_report.entry_rows(m, view.direction, world, wide, generation)]
-    blocks = ["", indent(table(headers, overview, with_headers=with_headers))]
-    if entries:
-        columns = ["MAP", "ID", "ENTRY", "WHO", "ALLOWS"]
-        blocks += ["", indent(table(columns, entries, with_headers=with_headers))]
-    return blocks
+    rows = [row for m in maps for row in kernel_report.entry_rows(m, view.direction, world, wide, generation)]
+    if not rows:
+        return []
+    columns = ["MAP", "ID", "ENTRY", "WHO", "ALLOWS"]
+    return ["", indent(table(columns, rows, with_headers=with_headers))]
 
 
 def as_data(
@@ -114,5 +129,9 @@ def _direction_data(pod: Json, view: DirectionView, world: World) -> Json:
         "maps": [
             kernel_report.map_data(only_own(m, pod), view.direction, world, generation)
             for m in kernel_report.maps_of(view)
+        ],
+        "pinnedMaps": [
+            kernel_report.map_data(only_own(m, pod), view.direction, world, generation)
+            for m in kernel_report.pinned_elsewhere(view)
         ],
     }

@@ -114,6 +114,13 @@ def test_another_load_of_the_program_runs(user: User) -> None:
     assert attached(user, "accesstrue") == (1, "DROP", "POD_STATE_MISSING")
     done = user.run("explain", "pod/nginx", "--direction", "ingress")
     assert f"but the filter runs program {number}, the pin " in done.stdout.splitlines()[0]
+    # Both are shown: the empty map that packets meet, and the one that the agent fills.
+    _, shown = data(user, "maps", "pod/nginx", "--direction", "ingress")
+    [side] = shown["directions"]
+    sizes = {kind: {m["name"]: len(m["entries"] or ()) for m in side[kind]} for kind in ("maps", "pinnedMaps")}
+    assert (sizes["maps"]["ingress_map"], sizes["pinnedMaps"]["ingress_map"]) == (0, 2)
+    text = user.run("maps", "pod/nginx", "--direction", "ingress").stdout
+    assert "what the agent writes, and this program does not use:" in text
 
 
 def test_a_replaced_conntrack_map(user: User) -> None:
