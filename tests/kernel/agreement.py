@@ -8,7 +8,7 @@ only entry that a packet can change, its own in conntrack, is put back after eac
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
@@ -85,7 +85,7 @@ def _world(
     variant: tuple[str, int, bool], under_test: LoadedVariant, choose: random.Random, packets: int
 ) -> Iterator[Case]:
     established = _fill(under_test, choose)
-    maps = _views(under_test)
+    maps = views(under_test.maps.values())
     direction = Direction(variant[0])
     table = under_test.conntrack()
     for _ in range(packets):
@@ -196,14 +196,15 @@ def _any_flow(direction: Direction, ipv6: bool, choose: random.Random) -> Flow:
 # ---- as the product sees them
 
 
-def _views(under_test: LoadedVariant) -> dict[str, MapView]:
-    views = {}
-    for fd in under_test.maps.values():
+def views(descriptors: Iterable[int]) -> dict[str, MapView]:
+    """Maps by role, read back from the kernel and decoded as the product decodes those of a node."""
+    found = {}
+    for fd in descriptors:
         info = bpfsys.map_info(fd)
         layout = layouts.layout_of(info.type, info.key_size, info.value_size)
         assert layout is not None, f"the variant has a map that the product does not know: {info}"
         contents = {} if layout.role == "events" else _contents(fd, layout)
-        views[layout.role] = MapView(
+        found[layout.role] = MapView(
             info.id,
             layout.role,
             layout.name,
@@ -214,7 +215,7 @@ def _views(under_test: LoadedVariant) -> dict[str, MapView]:
             family=layout.family,
             **contents,
         )
-    return views
+    return found
 
 
 def _contents(fd: int, layout: layouts.Layout) -> dict[str, object]:
