@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Status, align
-from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, node_views, pod_kernel, with_answer
+from kubectl_netpol.diagnose.layers import BY_DESIGN, Cause, LegVerdict, judge, node_views, pod_kernel, with_answer
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
 from kubectl_netpol.model.flow import Direction
@@ -140,6 +140,8 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
             "the program decides otherwise than its maps say, as far as this version knows it: please report it with "
             f"kubectl netpol-ebpf capture {pod} -n {namespace} -f bundle.tar.gz"
         )
+    if leg.decided_by.code in BY_DESIGN:
+        return f"nothing is broken: {leg.decided_by.why}, whatever the policies say"
     if decision is Decision.ALLOW and leg.decided_by.layer is Layer.CONNTRACK:
         return (
             "the flow passes only because it is established: a new one would be dropped; "

@@ -84,6 +84,10 @@ def node_differences(node: str, world: World, view: NodeView) -> tuple[Differenc
     return inventory.of_node(view, pods, pods_known=world.snapshot.get("pods").known)
 
 
+BY_DESIGN = ("ICMPV6", "OTHER_FAMILY")
+"""Codes of what the datapath never filters, whatever the policies say."""
+
+
 def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     """Evaluate the leg once per layer and compare neighbours."""
     kernel = pod_kernel(leg.pod, views)
@@ -95,6 +99,9 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     established = _conntrack(leg, kernel, reason, attached)
     verdicts = (intent, resolved, pinned, attached, established)
     cause, between = _compare((intent, resolved, pinned, attached))
+    if attached.code in BY_DESIGN:
+        # The YAML may say otherwise, but nothing is broken: no node of this agent does what it says here.
+        cause = Cause.NONE
     decided_by = attached
     if leg.ends.flow.source_port is not None and attached.decision is Decision.DENY:
         # One flow, named by its source port: conntrack is asked before the rules.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,7 +227,7 @@ def _other_end(text: str, namespace: str, pod: Json, world: World, incoming: boo
         assert address is not None
         return _end_of_address(address, world), []
     if target.kind == "node":
-        return _end_of_node(target.name, world), []
+        return _end_of_node(target.name, pod, world), []
     if target.kind == "service":
         if incoming:
             hint = "name the pod, node or address that opens the connection"
@@ -236,11 +236,11 @@ def _other_end(text: str, namespace: str, pod: Json, world: World, incoming: boo
         addresses = cluster_ips(service)
         if not addresses:
             raise UsageError(f"{target.text} has no ClusterIP: name one of its pods instead")
-        own = pod_ip(pod)
-        address = next((a for a in addresses if own and a.version == own.version), addresses[0])
+        address = _of_family(addresses, pod)
+        assert address is not None
         return _End(address, f"service {ref(service)} ({address})", service=service), []
     other, note = targets.pick_pod(text, namespace, world)
-    address = pod_ip(other)
+    address = _of_family(pod_ips(other), pod)
     if address is None:
         raise UsageError(f"pod {ref(other)} has no address yet")
     end = _End(address, f"{ref(other)} ({address})", None if on_host_network(other) else other)
@@ -255,16 +255,22 @@ def _end_of_address(address: Address, world: World) -> _End:
     return _End(address, text, living, world.service_by_ip.get(address))
 
 
-def _end_of_node(name: str, world: World) -> _End:
+def _of_family(addresses: Sequence[Address], pod: Json) -> Address | None:
+    """The address to talk to: of the pod's own family where there is one, else the first."""
+    own = pod_ip(pod)
+    return next((a for a in addresses if own and a.version == own.version), addresses[0] if addresses else None)
+
+
+def _end_of_node(name: str, pod: Json, world: World) -> _End:
     node = world.nodes.get(name)
     if node is None and not world.snapshot.get("nodes").known:
         raise NotRead(f"node/{name}: nodes could not be read: {world.snapshot.get('nodes').reason}")
     if node is None:
         raise UsageError(f'node "{name}" not found')
-    addresses = node_addresses(node)
-    if not addresses:
+    address = _of_family(node_addresses(node), pod)
+    if address is None:
         raise UsageError(f'node "{name}" has no InternalIP')
-    return _End(addresses[0], f"node {name} ({addresses[0]})")
+    return _End(address, f"node {name} ({address})")
 
 
 def _port(question: Question, end: _End, pod: Json) -> tuple[int, int, str]:

@@ -52,7 +52,8 @@ class TargetRef:
 
 def parse(text: str, namespace: str) -> TargetRef:
     """`pod/x`, `x`, `ns/x`, `ns/pod/x`, `deploy/x`, `node/x`, `svc/x`, `10.0.0.1`."""
-    address = parse_address(text)
+    # An IPv6 address may come with the brackets of a URL.
+    address = parse_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     if address is not None:
         return TargetRef("address", "", str(address))
     parts = text.split("/")

@@ -6,7 +6,7 @@ from typing import Any
 
 from kubectl_netpol.diagnose.alignment import Alignment, Row
 from kubectl_netpol.diagnose.explain import DirectionReport, Explanation
-from kubectl_netpol.diagnose.layers import LegVerdict
+from kubectl_netpol.diagnose.layers import BY_DESIGN, LegVerdict
 from kubectl_netpol.model.flow import protocol_name
 from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy.world import node_of, ref
@@ -40,7 +40,9 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
 
 def _cause_text(found: Explanation) -> str:
     between = next((leg.break_between for leg in found.legs if leg.break_between), None)
-    where = f": {between[0]} and {between[1]} are the first layers that differ" if between else ""
+    by_design = any(leg.decided_by.code in BY_DESIGN for leg in found.legs)
+    how = "differ, by design of the datapath" if by_design else "are the first layers that differ"
+    where = f": {between[0]} and {between[1]} {how}" if between else ""
     if any(leg.decided_by.layer is Layer.CONNTRACK and leg.decision is Decision.ALLOW for leg in found.legs):
         return f"{found.cause.value}{where or ': the flow is established; all layers agree that a new one is dropped'}"
     unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)

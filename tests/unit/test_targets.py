@@ -47,6 +47,7 @@ WORLD = world(
         ("node/ip-10-0-0-1.ec2.internal", ("node", "here", "ip-10-0-0-1.ec2.internal")),
         ("10.0.0.1", ("address", "", "10.0.0.1")),
         ("FD00::0001", ("address", "", "fd00::1")),
+        ("[fd00::1]", ("address", "", "fd00::1")),
     ],
 )
 def test_parse(text, expected):
