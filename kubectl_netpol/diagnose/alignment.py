@@ -79,19 +79,26 @@ class Alignment:
 
 
 def align(
-    pod: Json, direction: Direction, world: World, table: LpmTable | None, *, complete: bool, idle: bool
+    pod: Json,
+    direction: Direction,
+    world: World,
+    table: LpmTable | None,
+    *,
+    complete: bool,
+    idle: bool,
+    unread: str = "",
 ) -> Alignment:
-    """Build the rows. ``table``: the attached rule map, None where unknown; ``idle``: the pod state says that
-    the map is not the last word (DEFAULT_ALLOW), so left-over entries are no fault."""
+    """Build the rows. ``table``: the attached rule map, None where unknown (``unread`` says why); ``idle``: the pod
+    state says that the map is not the last word (DEFAULT_ALLOW), so left-over entries are no fault."""
     wanted, skipped = _wanted(pod, direction, world)
     resolved = endpoints.of_identifier(world, pod)
     family = _family(table, pod)
     own = world.own_node_address(pod, family)
     expected = agent.program(resolved, direction, own, family)
-    unread = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
-    intent_known = not any(unread[kind] for kind in _INTENT_KINDS)
-    endpoints_known = not unread["policyendpoints"]
-    builder = _Builder(pod, direction, world, table, complete, idle, intent_known, endpoints_known, family)
+    reasons = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
+    intent_known = not any(reasons[kind] for kind in _INTENT_KINDS)
+    endpoints_known = not reasons["policyendpoints"]
+    builder = _Builder(pod, direction, world, table, complete, idle, intent_known, endpoints_known, family, unread)
     rows = builder.rows(wanted, list(endpoints.entries(resolved, direction)), expected)
     names = tuple(sorted({p["metadata"]["name"] for p in networkpolicy.isolating(world, pod, direction)}))
     return Alignment(
@@ -99,7 +106,7 @@ def align(
         names,
         tuple(rows),
         tuple(skipped),
-        "; ".join(f"{kind}: {why}" for kind, why in unread.items() if why),
+        "; ".join(f"{kind}: {why}" for kind, why in reasons.items() if why),
     )
 
 
@@ -135,10 +142,12 @@ class _Builder:
         intent_known: bool,
         endpoints_known: bool,
         family: int,
+        unread: str,
     ) -> None:
         self.pod, self.direction, self.world = pod, direction, world
         self.table, self.complete, self.idle = table, complete, idle
         self.intent_known, self.endpoints_known, self.family = intent_known, endpoints_known, family
+        self.unread = unread
 
     def rows(
         self, wanted: list[Wanted], resolved: list[EndpointEntry], expected: dict[Network, agent.Expected]
@@ -213,7 +222,7 @@ class _Builder:
 
     def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
         if self.table is None:
-            return Status.UNKNOWN, "the map was not read"
+            return Status.UNKNOWN, f"the attached map was not read{f': {self.unread}' if self.unread else ''}"
         actual = self.table.get(prefix)
         if actual is None:
             if expected is None:

@@ -7,7 +7,16 @@ from typing import Any
 
 from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Status, align
-from kubectl_netpol.diagnose.layers import BY_DESIGN, Cause, LegVerdict, judge, node_views, pod_kernel, with_answer
+from kubectl_netpol.diagnose.layers import (
+    BY_DESIGN,
+    OPEN_TO_THE_PROGRAM,
+    Cause,
+    LegVerdict,
+    judge,
+    node_views,
+    pod_kernel,
+    with_answer,
+)
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
 from kubectl_netpol.model.flow import Direction
@@ -86,7 +95,7 @@ def explain(plan: Plan, snapshot: Snapshot) -> Explanation:
         kernel=kernel,
         legs=(),
         directions=reports,
-        next_step=_pod_next(plan.pod, reports, agrees),
+        next_step=_pod_next(plan.pod, reports, agrees, kernel),
         unread=unread,
     )
 
@@ -134,7 +143,7 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
     leg = next((leg for leg in legs if leg.decision is decision and leg.cause is cause), legs[0])
     namespace, pod = namespace_of(leg.pod), name_of(leg.pod)
     if decision is Decision.UNKNOWN:
-        return f"find out why the kernel of node {node_of(leg.pod)} could not be read: see the line on stderr"
+        return _unknown_next(leg)
     if leg.asked is not None and leg.asked.code == "DIFFERS":
         return (
             "the program decides otherwise than its maps say, as far as this version knows it: please report it with "
@@ -174,6 +183,27 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
     return "policy does not stop this flow: if it still fails, look at the application, DNS, routes and security groups"
 
 
+def _unknown_next(leg: LegVerdict) -> str:
+    """What would turn UNKNOWN into an answer."""
+    code, node = leg.decided_by.code, node_of(leg.pod)
+    if leg.kernel is not None and leg.kernel.via:
+        return (
+            f"--via {leg.kernel.via} cannot see all that decides here: read node {node} with {_better(leg.kernel.via)}"
+        )
+    if code in OPEN_TO_THE_PROGRAM and leg.asked is None:
+        return "let the loaded program itself decide: ask again with --ask-kernel (its help says what that writes)"
+    if code in ("FOREIGN_FIRST", "FOREIGN_ONLY"):
+        return (
+            "find out whose program that is and what it returns: in a debug pod on the node, `bpftool prog show id ID` "
+            f"and `tc filter show dev {leg.kernel.veth if leg.kernel else 'VETH'} {leg.direction.tc_hook}`"
+        )
+    return f"find out why node {node} could not be read, and ask again: {leg.decided_by.why}"
+
+
+def _better(via: str) -> str:
+    return "--via python" if via == "tools" else "--via python or --via tools"
+
+
 def _policy_of(leg: LegVerdict, world: World) -> str:
     """The first isolating policy, to have a command that can be pasted."""
     return min((name_of(p) for p in networkpolicy.isolating(world, leg.pod, leg.direction)), default="NAME")
@@ -188,7 +218,9 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     # DEFAULT_ALLOW too: none may be left over.
     waits = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
     idle = waits and bool(view and "cp" not in view.maps)
-    alignment = align(pod, direction, world, table, complete=bool(rules and rules.complete), idle=idle)
+    unread = (view.reason if view else "") or (rules.reason if rules else "")
+    complete = bool(rules and rules.complete)
+    alignment = align(pod, direction, world, table, complete=complete, idle=idle, unread=unread)
     agrees = _agrees(pod, view, alignment, pins_unread=bool(kernel and kernel.pins_unread))
     return DirectionReport(direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees)
 
@@ -201,7 +233,7 @@ def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins
     if view is None or view.reason or alignment.reason:
         return None
     if view.filter is None:
-        if view.filters or view.tcx or view.tcx_unread or view.clsact is None:
+        if view.filters or view.tcx or view.clsact is None:
             return None
         # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
         return not alignment.policies
@@ -326,10 +358,25 @@ def _cause_of(reports: tuple[DirectionReport, ...]) -> Cause:
     return Cause.KERNEL
 
 
-def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | None) -> str:
+def _why_unknown(report: DirectionReport) -> str:
+    """The first thing that kept a direction from being compared; empty where nothing did."""
+    view = report.view
+    if report.agrees is not None:
+        return ""
+    if view is None:
+        return "the kernel was not read"
+    states = view.maps.get("pod_state")
+    unread = f"the pod state could not be read: {states.reason}" if states and states.states is None else ""
+    return view.reason or report.alignment.reason or view.generation_reason or unread or _incomplete(view)
+
+
+def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | None, kernel: PodKernel | None) -> str:
     where = f"-n {namespace_of(pod)}"
     if agrees is None:
-        return "something could not be read: see the lines on stderr"
+        why = next((reason for report in reports if (reason := _why_unknown(report))), "not all of it was read")
+        if kernel is not None and kernel.via:
+            return f"{why}: read node {node_of(pod)} with {_better(kernel.via)}"
+        return f"find out why it could not be compared, and ask again: {why}"
     if agrees is False:
         cause = _cause_of(reports)
         if cause is Cause.RESOLUTION:

@@ -106,7 +106,8 @@ def _of_direction(
             direction=view.direction,
             table=table,
             made_under="" if isinstance(generation, str) else conntrack.made_under(entry, generation),
-            age_ns=None if entry.last_seen is None else max(0, now - entry.last_seen),
+            # 0: the node's clock could not be read (--via agent).
+            age_ns=None if entry.last_seen is None or not now else max(0, now - entry.last_seen),
             passes=_passes(view, entry, generation),
             rules=judged[key],
             source=world.who(entry.source) or "unknown address",
@@ -124,6 +125,9 @@ def _passes(view: DirectionView, entry: ConntrackEntry, generation: Generation |
 
 
 def _rules(view: DirectionView, flow: Flow) -> Verdict:
+    if view.reason or (view.filter is None and view.clsact is None):
+        why = f"what is attached is not known: {view.reason or 'the qdiscs could not be read'}"
+        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
     if view.filter is None:
         why = f"no {view.direction.program_name} filter is attached: nothing is filtered"
         return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why)

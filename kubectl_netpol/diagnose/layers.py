@@ -231,9 +231,7 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         return _no_filter(view, hook)
     flow = _rules_only(leg.ends.flow)
     found = kernel_verdict.decide(layer, direction, flow, view.maps, view.other_maps)
-    unseen = (f"not read: a tcx program there would run first and could decide ({view.tcx_unread})",)
-    more = unseen if view.tcx_unread else ()
-    found = replace(found, evidence=(_program_text(view, hook), *found.evidence, *more))
+    found = replace(found, evidence=(_program_text(view, hook), *found.evidence, *_unseen(view)))
     if not view.filter.direct_action:
         why = f"filter {view.filter.name} has no direct-action: what its program returns decides nothing"
         return replace(found, decision=Decision.UNKNOWN, code="NOT_DIRECT_ACTION", why=why)
@@ -252,15 +250,19 @@ def _no_filter(view: DirectionView, hook: str) -> Verdict:
     if foreign:
         why = f"no {name} filter on the {hook}, and what {', '.join(foreign)} does there is not known"
         return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "FOREIGN_ONLY", why)
-    if view.clsact is None or view.tcx_unread:
-        unread = (
-            "qdiscs could not be read" if view.clsact is None else f"tcx programs could not be read ({view.tcx_unread})"
-        )
-        why = f"no {name} filter was seen on the {hook}, whose {unread}"
+    if view.clsact is None:
+        why = f"no {name} filter was seen on the {hook}, whose qdiscs could not be read"
         return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
     qdisc = "" if view.clsact else " (there is no clsact qdisc)"
     why = f"no {name} filter on the {hook}{qdisc}: nothing is filtered here"
-    return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why)
+    return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why, _unseen(view))
+
+
+def _unseen(view: DirectionView) -> tuple[str, ...]:
+    """Where tcx programs could not be read (tc does not show them), each verdict says so."""
+    if not view.tcx_unread:
+        return ()
+    return (f"not read: a tcx program there would run first and could decide ({view.tcx_unread})",)
 
 
 def _program_text(view: DirectionView, hook: str) -> str:
@@ -296,9 +298,9 @@ def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str, attached: Verdic
             return Verdict(layer, Decision.UNKNOWN, "NOT_READ", why)
         return Verdict(layer, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")
     passing = _passing(found, view, leg.ends)
-    if passing is None:
-        why = f"{len(found)} established flow(s); whether they pass is not known: {view.generation_reason}"
-        return Verdict(layer, Decision.UNKNOWN, "UNKNOWN_PROGRAM", why)
+    if isinstance(passing, str):
+        why = f"{len(found)} established flow(s); whether they pass is not known: {passing}"
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", why)
     if not passing:
         why = f"{len(found)} established flow(s) were made under other pod states: the rules decide again"
         return Verdict(layer, Decision.NONE, "OTHER_STATES", why)
@@ -307,12 +309,16 @@ def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str, attached: Verdic
     return Verdict(layer, Decision.ALLOW, "ESTABLISHED", why)
 
 
-def _passing(found: Sequence[ConntrackEntry], view: DirectionView, ends: Ends) -> list[ConntrackEntry] | None:
-    """Those that pass unseen now; None where that cannot be known."""
+def _passing(found: Sequence[ConntrackEntry], view: DirectionView, ends: Ends) -> list[ConntrackEntry] | str:
+    """Those that pass unseen now, or why that is not known."""
+    if view.reason:
+        return view.reason
     generation = generation_of(view.maps, view.other_maps)
     if isinstance(generation, str):
-        return None
+        return generation
     states = view.maps.get("pod_state")
+    if generation.state_keys and (states is None or states.states is None):
+        return f"the pod state could not be read: {states.reason if states else 'no map'}"
     known = (states.states if states else None) or {}
     return [e for e in found if conntrack.passes(e, generation, known, ends.flow.owner(ends.direction))]
 

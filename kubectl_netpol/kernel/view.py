@@ -142,6 +142,7 @@ class NodeView:
             notes=tuple(self.document["notes"]),
             pins_unread=pins_unread,
             monotonic_ns=self.document["clock"]["begin"]["monotonic_ns"],
+            via=str(self.document.get("via") or ""),
             differences=differences,
         )
 

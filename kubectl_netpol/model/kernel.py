@@ -246,7 +246,9 @@ class PodKernel:
     pins_unread: str = ""
     """Why the pins are not known; empty where they were read."""
     monotonic_ns: int = 0
-    """The node's CLOCK_MONOTONIC when it was read."""
+    """The node's CLOCK_MONOTONIC when it was read; 0 where that is not known."""
+    via: str = ""
+    """"tools" or "agent" where it was not the reader that read the node."""
     differences: tuple[Difference, ...] = ()
     """Those that concern the pod and neither direction."""
 

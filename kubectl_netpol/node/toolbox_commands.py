@@ -40,7 +40,7 @@ def tool(name: str) -> tuple[str, ...]:
 
 def _first_that_runs(candidates: Iterable[str], flag: str, stop: str = " && break") -> str:
     words = " ".join(shlex.quote(candidate) for candidate in candidates)
-    return f"for tool in {words}; do $tool {flag} >/dev/null 2>&1 && printf '%s\\n' \"$tool\"{stop}; done"
+    return f"for tool in {words}; do $tool {flag} >/dev/null 2>&1 && printf '%s\\n' \"$tool\"{stop}; done; :"
 
 
 # Looked for by running them: a link below /host may lead outside of it, and SELinux may forbid what the mode allows.

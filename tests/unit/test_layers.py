@@ -233,7 +233,8 @@ def test_unread_tcx_programs_are_said():
     assert found.decision.value == "allow"
     assert "a tcx program there would run first and could decide (tcx: tc does not show them)" in found.evidence[-1]
     without = leg(article({**RULES, **unread, "filters": []})).decided_by
-    assert (without.decision.value, without.code) == ("unknown", "NOT_READ")
+    assert (without.decision.value, without.code) == ("allow", "NO_FILTER")
+    assert "could decide" in without.evidence[-1]
 
 
 def test_the_host_network_has_no_kernel_part():
