@@ -15,7 +15,6 @@ import pytest
 from kubectl_netpol.diagnose.plan import KINDS
 from kubectl_netpol.node.toolbox_commands import FIND_CLI
 from tests.lab import article
-from tests.lab.agent import GENERATIONS
 from tests.lab.agent_pod import pod_name
 from tests.lab.apiserver import Rule
 from tests.lab.article import NODE
