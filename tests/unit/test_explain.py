@@ -120,6 +120,34 @@ def test_the_next_step_follows_from_the_cause(objects, rules, source, cause, say
     assert says in found.next_step
 
 
+NO_TC = {"filters": None, "errors": [{"what": "filters", "error": "no tc there"}]}
+ODD_MAP = [map_row(102, 11, 8, 400) if m["id"] == 102 else m for m in GOOD["maps"]]
+
+
+@pytest.mark.parametrize(
+    ("sections", "of_flow", "of_pod"),
+    [
+        ({**NO_TC, "via": "agent"}, "with --via python or --via tools", "with --via python or --via tools"),
+        ({**NO_TC, "via": "tools"}, "with --via python", "with --via python"),
+        (NO_TC, "ask again: filters: no tc there", "ask again: filters: no tc there"),
+        ({"maps": ODD_MAP}, "ask again with --ask-kernel", "map 102 of unknown layout"),
+        (
+            {"filters": [tc_filter(7, "egress", "other", 9, pref=0), *GOOD["filters"]]},
+            "`bpftool prog show id ID`",
+            "other program 9 runs first",
+        ),
+    ],
+)
+def test_the_next_step_of_an_unknown_says_what_would_settle_it(sections, of_flow, of_pod):
+    snapshot = article({**GOOD, **sections})
+    found = flow(snapshot)
+    assert found.decision.value == "unknown"
+    assert of_flow in found.next_step
+    whole = ask(snapshot, directions=INGRESS)
+    assert whole.decision.value == "unknown"
+    assert of_pod in whole.next_step
+
+
 def test_an_unread_node_leaves_the_flow_undecided():
     found = flow(Snapshot(article().collections, {NODE: NodeReading(None, "no image")}))
     assert found.decision.value == "unknown"
