@@ -66,9 +66,9 @@ def explain(
         bool,
         typer.Option(
             "--ask-kernel",
-            help="Also let the loaded program itself decide, with a test packet that goes nowhere. This is the one "
-            "flag that writes on a node: one record to the agent's policy events, which the agent logs as a flow, and "
-            "on allow one conntrack entry from a source port that no flow uses, which is removed at once.",
+            help="Also let the loaded program itself decide, with a test packet that goes nowhere. This WRITES ON THE "
+            "NODE: one record to the agent's policy events, which the agent logs as a flow, and on allow one "
+            "conntrack entry from a source port that no flow uses, which is removed at once.",
         ),
     ] = False,
 ) -> None:
@@ -100,7 +100,8 @@ def maps(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
 def conntrack(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
     """Show a pod's established flows, and which of them the rules of now would drop.
 
-    Packets of an established flow pass without a look at the rules: a policy change does not end it.
+    Packets of an established flow pass without a look at the rules as long as the pod state stays the one that it was
+    made under: a change of the rules alone does not end it. Exit code 0: all was read and judged; 3: not all.
     """
     from kubectl_netpol import verbs
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol.errors import NodeError
+from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import NodeReading
 from kubectl_netpol.options import Common, Way
 from kubectl_netpol.progress import Progress
-from kubectl_netpol.source import FollowUp, Source
+from kubectl_netpol.source import Source
 
 if TYPE_CHECKING:
     from kubectl_netpol.cluster.api import Api

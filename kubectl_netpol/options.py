@@ -166,6 +166,11 @@ def _common(values: Mapping[str, Any]) -> Common:
         raise UsageError("--show-commands goes with --via tools or --via agent: the script of python is one command")
     if values["install_on_host"] and values["via"] is not Way.TOOLS:
         raise UsageError("--install-on-host goes with --via tools")
+    if values["bundle"] and values["via"] is not Way.PYTHON:
+        raise UsageError("--via goes without --bundle: a bundle has been read already")
+    for name in ("keep", "selinux_type"):
+        if values[name] and values["via"] is Way.AGENT:
+            raise UsageError(f"--{name.replace('_', '-')} goes without --via agent: there is no debug pod")
     for name in ("bundle", "image", "debug_namespace"):
         if values[name] == "":
             # An unset variable of a script must not change what is asked, or of whom.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from kubectl_netpol.model.asked import Asked
+from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import Collection, NodeReading
 
 Json = dict[str, Any]
-FollowUp = Callable[[str, Json], Iterable[Asked]]
-"""(node, its document) -> what to ask the programs of that node."""
 
 
 class Source(Protocol):

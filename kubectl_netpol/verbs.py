@@ -17,7 +17,7 @@ from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.flows import flows_of
 from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
-from kubectl_netpol.model.asked import Asked
+from kubectl_netpol.model.asked import Asked, FollowUp
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -31,7 +31,7 @@ from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import emit
-from kubectl_netpol.source import FollowUp, Source
+from kubectl_netpol.source import Source
 
 Json = dict[str, Any]
 
@@ -107,7 +107,7 @@ def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> No
             lambda: flows_report.as_data(plan.pod, found),
             lambda wide: flows_report.as_text(plan.pod, found, wide, not common.no_headers),
         )
-    if found.unread or kernel.ifindex is None:
+    if found.unread or found.undecided or kernel.ifindex is None:
         raise typer.Exit(int(ExitCode.UNDECIDED))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from kubectl_netpol import __version__
 from kubectl_netpol.cluster.api import Api, Listing
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError, NetpolError
-from kubectl_netpol.model.asked import Asked
+from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import Collection, NodeReading
 
 Json = dict[str, Any]
@@ -46,7 +46,6 @@ PATHS = {
     "clusterpolicyendpoints": Kind(AWS, "clusterpolicyendpoints", False),
     "clusternetworkpolicies": Kind(AWS, "clusternetworkpolicies", False),
 }
-FollowUp = Callable[[str, Json], Iterable[Asked]]
 NodeReader = Callable[[str, Json, FollowUp | None], NodeReading]
 """(node name, request, what to ask once its document is there) -> reading; raises NetpolError."""
 

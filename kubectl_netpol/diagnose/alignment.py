@@ -35,6 +35,7 @@ class Status(StrEnum):
     UNWANTED = "NOBODY ASKED FOR IT"
     PORTS_DIFFER = "PORTS DIFFER"
     CUT_OFF = "MORE PORTS THAN FIT"
+    NOT_ENFORCED = "NOT ENFORCED"
     OTHER_FAMILY = "ignored: other family"
     IDLE = "not consulted"
     UNKNOWN = "unknown"
@@ -78,27 +79,35 @@ class Alignment:
     """Why a column is unknown."""
 
 
-def align(
-    pod: Json,
-    direction: Direction,
-    world: World,
-    table: LpmTable | None,
-    *,
-    complete: bool,
-    idle: bool,
-    unread: str = "",
-) -> Alignment:
-    """Build the rows. ``table``: the attached rule map, None where unknown (``unread`` says why); ``idle``: the pod
-    state says that the map is not the last word (DEFAULT_ALLOW), so left-over entries are no fault."""
+@dataclass(frozen=True)
+class Held:
+    """What the kernel holds for one direction, as far as the rows need it."""
+
+    table: LpmTable | None
+    """The attached rule map; None where unknown (``unread`` says why) or where nothing is attached."""
+    complete: bool = True
+    """All entries with all slots were read."""
+    idle: bool = False
+    """The pod state says that the map is not the last word (DEFAULT_ALLOW): left-over entries are no fault."""
+    attached: bool = True
+    """False: it is known that no program is attached."""
+    slots: int | None = None
+    """How many slots of an entry the program looks at; None: as many as there are."""
+    exact: bool = True
+    """False: an agent before 1.2.4 may have filled the map, by rules of its own."""
+    unread: str = ""
+
+
+def align(pod: Json, direction: Direction, world: World, held: Held) -> Alignment:
+    """Build the rows."""
     wanted, skipped = _wanted(pod, direction, world)
     resolved = endpoints.of_identifier(world, pod)
-    family = _family(table, pod)
+    family = _family(held.table, pod)
     own = world.own_node_address(pod, family)
     expected = agent.program(resolved, direction, own, family)
     reasons = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
     intent_known = not any(reasons[kind] for kind in _INTENT_KINDS)
-    endpoints_known = not reasons["policyendpoints"]
-    builder = _Builder(pod, direction, world, table, complete, idle, intent_known, endpoints_known, family, unread)
+    builder = _Builder(pod, direction, world, held, intent_known, not reasons["policyendpoints"], family)
     rows = builder.rows(wanted, list(endpoints.entries(resolved, direction)), expected)
     names = tuple(sorted({p["metadata"]["name"] for p in networkpolicy.isolating(world, pod, direction)}))
     return Alignment(
@@ -136,18 +145,14 @@ class _Builder:
         pod: Json,
         direction: Direction,
         world: World,
-        table: LpmTable | None,
-        complete: bool,
-        idle: bool,
+        held: Held,
         intent_known: bool,
         endpoints_known: bool,
         family: int,
-        unread: str,
     ) -> None:
         self.pod, self.direction, self.world = pod, direction, world
-        self.table, self.complete, self.idle = table, complete, idle
+        self.held, self.table = held, held.table
         self.intent_known, self.endpoints_known, self.family = intent_known, endpoints_known, family
-        self.unread = unread
 
     def rows(
         self, wanted: list[Wanted], resolved: list[EndpointEntry], expected: dict[Network, agent.Expected]
@@ -221,29 +226,40 @@ class _Builder:
         return self._against_map(prefix, expected)
 
     def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
+        if not self.held.attached:
+            return Status.NOT_ENFORCED, "no program is attached: nothing is filtered"
         if self.table is None:
-            return Status.UNKNOWN, f"the attached map was not read{f': {self.unread}' if self.unread else ''}"
+            why = f": {self.held.unread}" if self.held.unread else ""
+            return Status.UNKNOWN, f"the attached map was not read{why}"
         actual = self.table.get(prefix)
         if actual is None:
             if expected is None:
                 return Status.OK, "the own node is always allowed" if self._is_own_node(prefix) else ""
-            if not self.complete:
+            if not self.held.complete:
                 return Status.UNKNOWN, "the map was not read to its end"
             return Status.NOT_IN_MAP, "the agent should have written this entry, and the map does not hold it"
         if expected is None:
             return (Status.NODE, self._node_note) if self._is_own_node(prefix) else (Status.UNWANTED, _NOBODY)
-        slots = set(used_slots(actual.slots))
+        return self._against_slots(actual, expected)
+
+    def _against_slots(self, actual: LpmEntry, expected: agent.Expected) -> tuple[Status, str]:
+        room = self.held.slots or len(actual.slots)
+        slots = set(used_slots(actual.slots[:room]))
         if slots == expected.slots:
             inherited = sorted({str(e.prefix) for e in expected.inherited})
             return Status.OK, f"also the ports of {', '.join(inherited)}" if inherited else ""
-        room = len(actual.slots)
+        if not self.held.complete:
+            return Status.UNKNOWN, "not all slots of the entry were read"
         if len(expected.slots) > room and slots <= expected.slots:
             missing = len(expected.slots - slots)
             return (
                 Status.CUT_OFF,
                 f"{len(expected.slots)} port rules meet here and {room} fit: {missing} are lost",
             )
-        return Status.PORTS_DIFFER, f"the map should allow {slots_text(tuple(sorted(expected.slots)))}"
+        wanted = slots_text(tuple(sorted(expected.slots)))
+        if not self.held.exact:
+            return Status.UNKNOWN, f"an agent >= 1.2.4 would allow {wanted}; older ones write some entries differently"
+        return Status.PORTS_DIFFER, f"the map should allow {wanted}"
 
     def _made_by_agent(self, expected: agent.Expected) -> Row:
         prefix = expected.prefix
@@ -265,7 +281,7 @@ class _Builder:
             status, note = Status.NODE, self._node_note
         elif not self.endpoints_known:
             status, note = Status.UNKNOWN, "the PolicyEndpoints were not read"
-        elif self.idle:
+        elif self.held.idle:
             status, note = Status.IDLE, "no policy applies to the pod: left over"
         text = slots_text(entry.slots)
         return Row(prefix=entry.prefix, who=self._who(entry.prefix), kernel=text, status=status, note=note)

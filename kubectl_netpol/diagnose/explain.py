@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_netpol.diagnose import asking
-from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Status, align
+from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Alignment, Held, Status, align
 from kubectl_netpol.diagnose.layers import (
     BY_DESIGN,
     OPEN_TO_THE_PROGRAM,
@@ -18,7 +18,8 @@ from kubectl_netpol.diagnose.layers import (
     with_answer,
 )
 from kubectl_netpol.diagnose.plan import Plan
-from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
+from kubectl_netpol.kernel.generation import Generation, generation_of
+from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY, POLICIES_APPLIED, PROTOCOL_ANY, STATE_NAMES
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
@@ -124,11 +125,19 @@ def _flow_answer(plan: Plan, legs: tuple[LegVerdict, ...], decision: Decision) -
     place = f"at the {leg.direction} of {name_of(leg.pod)}"
     if decision is Decision.DENY:
         behind = _backends(legs)
-        return f"{word}: {between} is dropped {place}{behind}: {leg.decided_by.why}."
+        although = ", although the YAML allows it" if _intended(leg) is Decision.ALLOW else ""
+        return f"{word}{although}: {between} is dropped {place}{behind}: {leg.decided_by.why}."
     if decision is Decision.UNKNOWN:
         return f"{word}: {between} could not be decided {place}: {leg.decided_by.why}."
     reasons = "; ".join(f"{leg.direction} of {name_of(leg.pod)}: {leg.decided_by.why}" for leg in legs)
-    return f"{word}: {between} passes: {reasons}."
+    denied = any(_intended(leg) is Decision.DENY for leg in legs)
+    although = ", although the YAML denies it" if denied else ""
+    return f"{word}{although}: {between} passes: {reasons}."
+
+
+def _intended(leg: LegVerdict) -> Decision:
+    """What the YAML says; an established flow is no exception to it, nor is what is not filtered by design."""
+    return next(v.decision for v in leg.verdicts if v.layer is Layer.INTENT)
 
 
 def _backends(legs: tuple[LegVerdict, ...]) -> str:
@@ -151,10 +160,11 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
         )
     if leg.decided_by.code in BY_DESIGN:
         return f"nothing is broken: {leg.decided_by.why}, whatever the policies say"
-    if decision is Decision.ALLOW and leg.decided_by.layer is Layer.CONNTRACK:
+    only = next((one for one in legs if one.only_established), None)
+    if decision is Decision.ALLOW and only is not None:
         return (
-            "the flow passes only because it is established: a new one would be dropped; "
-            f"kubectl netpol-ebpf conntrack {pod} -n {namespace} lists all such flows"
+            f"the flow passes because it is established; {only.only_established}; "
+            f"kubectl netpol-ebpf conntrack {name_of(only.pod)} -n {namespace_of(only.pod)} lists all such flows"
         )
     if cause is Cause.SELECTOR:
         miss = next((e for v in leg.verdicts if v.layer is Layer.INTENT for e in v.evidence), "")
@@ -168,6 +178,11 @@ def _flow_next(legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, w
         return (
             "the controller resolved something else than the YAML says: "
             f"kubectl -n {namespace} get policyendpoints -o yaml"
+        )
+    if leg.decided_by.code == "DEFAULT_DENY" and cause is Cause.UNKNOWN:
+        return (
+            "in strict mode this is right, and the pod needs a policy that allows the flow; in standard mode the agent "
+            "left it behind: kubectl -n kube-system get ds aws-node -o yaml | grep -A1 NETWORK_POLICY_ENFORCING_MODE"
         )
     if cause is Cause.KERNEL:
         return (
@@ -187,9 +202,7 @@ def _unknown_next(leg: LegVerdict) -> str:
     """What would turn UNKNOWN into an answer."""
     code, node = leg.decided_by.code, node_of(leg.pod)
     if leg.kernel is not None and leg.kernel.via:
-        return (
-            f"--via {leg.kernel.via} cannot see all that decides here: read node {node} with {_better(leg.kernel.via)}"
-        )
+        return f"--via {leg.kernel.via} cannot see all that decides here: read node {node} with --via python"
     if code in OPEN_TO_THE_PROGRAM and leg.asked is None:
         return "let the loaded program itself decide: ask again with --ask-kernel (its help says what that writes)"
     if code in ("FOREIGN_FIRST", "FOREIGN_ONLY"):
@@ -198,10 +211,6 @@ def _unknown_next(leg: LegVerdict) -> str:
             f"and `tc filter show dev {leg.kernel.veth if leg.kernel else 'VETH'} {leg.direction.tc_hook}`"
         )
     return f"find out why node {node} could not be read, and ask again: {leg.decided_by.why}"
-
-
-def _better(via: str) -> str:
-    return "--via python" if via == "tools" else "--via python or --via tools"
 
 
 def _policy_of(leg: LegVerdict, world: World) -> str:
@@ -218,11 +227,35 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     # DEFAULT_ALLOW too: none may be left over.
     waits = bool(states and states.states and states.states.get(0) == DEFAULT_ALLOW)
     idle = waits and bool(view and "cp" not in view.maps)
-    unread = (view.reason if view else "") or (rules.reason if rules else "")
-    complete = bool(rules and rules.complete)
-    alignment = align(pod, direction, world, table, complete=complete, idle=idle, unread=unread)
+    held = Held(
+        table,
+        complete=bool(rules and rules.complete and not rules.first_slot_only),
+        idle=idle,
+        attached=not _nothing_attached(view),
+        slots=_slots_looked_at(view),
+        exact=_writes_as_modelled(view),
+        unread=(view.reason if view else "") or (rules.reason if rules else ""),
+    )
+    alignment = align(pod, direction, world, held)
     agrees = _agrees(pod, view, alignment, pins_unread=bool(kernel and kernel.pins_unread))
     return DirectionReport(direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees)
+
+
+def _nothing_attached(view: DirectionView | None) -> bool:
+    """Known to be without any program on the hook."""
+    return view is not None and not view.reason and view.filter is None and view.clsact is not None
+
+
+def _slots_looked_at(view: DirectionView | None) -> int | None:
+    """How many slots of an entry the program looks at, where that is known."""
+    found = generation_of(view.maps, view.other_maps) if view else ""
+    return found.slots_scanned if isinstance(found, Generation) else None
+
+
+def _writes_as_modelled(view: DirectionView | None) -> bool:
+    """Whether the agent that loaded the program surely fills its maps by the rules of >= 1.2.4."""
+    found = generation_of(view.maps, view.other_maps) if view else ""
+    return not isinstance(found, Generation) or found.any_checks_ports is True
 
 
 def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins_unread: bool) -> bool | None:
@@ -265,6 +298,9 @@ def _states_agree(view: DirectionView, alignment: Alignment) -> bool | None:
         return False
     if alignment.policies:
         return states[0] == POLICIES_APPLIED
+    if states[0] == DEFAULT_DENY:
+        # Right in strict mode, wrong in standard mode: which one it is was not read.
+        return None
     return states[0] == DEFAULT_ALLOW or (states[0] == POLICIES_APPLIED and _lets_all_through(view))
 
 
@@ -304,15 +340,23 @@ def _summary(
     if view.reason:
         return f"{what}; the kernel was not read: {view.reason}"
     if agrees:
-        return f"{what}, and the kernel agrees"
+        seen = ", as far as tc shows (tcx programs, which would run first, were not read)" if view.tcx_unread else ""
+        return f"{what}, and the kernel agrees{seen}"
     if alignment.reason:
         return f"{what}, as far as the API could be read: not read: {alignment.reason}"
     if view.filter is None and (view.filters or view.tcx):
         return f"{what}, but no {direction.program_name} filter is attached, and what others do there is not known"
     if view.filter is None:
-        return f"{what}, but no {direction.program_name} filter is attached: nothing is filtered"
+        replies = "" if alignment.policies else ", and replies to what passes here are not known as replies"
+        return f"{what}, but no {direction.program_name} filter is attached: nothing is filtered{replies}"
     problem = _problem(view, alignment)
     return f"{what}, {problem}"
+
+
+STRICT = (
+    "and the pod state is DEFAULT_DENY: right where NETWORK_POLICY_ENFORCING_MODE is strict, and wrong in standard "
+    "mode; which one it is was not read"
+)
 
 
 def _problem(view: DirectionView, alignment: Alignment) -> str:
@@ -335,6 +379,8 @@ def _problem(view: DirectionView, alignment: Alignment) -> str:
         return "and its map could not be compared: see STATUS"
     if bad:
         return f"but {len(bad)} of {len(alignment.rows)} entries differ: see STATUS"
+    if not alignment.policies and states.get(0) == DEFAULT_DENY:
+        return STRICT
     incomplete = _incomplete(view)
     if incomplete and _states_agree(view, alignment):
         return f"and the kernel could not be compared: {incomplete}"
@@ -367,6 +413,8 @@ def _why_unknown(report: DirectionReport) -> str:
         return "the kernel was not read"
     states = view.maps.get("pod_state")
     unread = f"the pod state could not be read: {states.reason}" if states and states.states is None else ""
+    if states and states.states and states.states.get(0) == DEFAULT_DENY:
+        unread = STRICT.removeprefix("and ")
     return view.reason or report.alignment.reason or view.generation_reason or unread or _incomplete(view)
 
 
@@ -375,7 +423,7 @@ def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | No
     if agrees is None:
         why = next((reason for report in reports if (reason := _why_unknown(report))), "not all of it was read")
         if kernel is not None and kernel.via:
-            return f"{why}: read node {node_of(pod)} with {_better(kernel.via)}"
+            return f"{why}: read node {node_of(pod)} with --via python"
         return f"find out why it could not be compared, and ask again: {why}"
     if agrees is False:
         cause = _cause_of(reports)

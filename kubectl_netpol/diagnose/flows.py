@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_netpol.diagnose.established import passing_now, table_of
 from kubectl_netpol.kernel import conntrack
 from kubectl_netpol.kernel import verdict as kernel_verdict
-from kubectl_netpol.kernel.generation import Generation, generation_of
+from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.model.flow import Address, Direction, Flow
 from kubectl_netpol.model.kernel import ConntrackEntry, DirectionView, InterfaceView, MapView, PodKernel
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
@@ -29,7 +30,7 @@ class EstablishedFlow:
     age_ns: int | None
     """Since its last packet; None where the layout does not say."""
     passes: bool | None
-    """Whether its packets pass now without a look at the rules; None: the program is not known."""
+    """Whether its packets pass now without a look at the rules (also where nothing is attached); None: unknown."""
     rules: Verdict
     """What the rules of now say of a new flow like it."""
     source: str
@@ -55,24 +56,29 @@ class FlowReport:
     def only_established(self) -> int:
         return sum(flow.only_established for flow in self.flows)
 
+    @property
+    def undecided(self) -> int:
+        """Flows of which it is not known whether they pass, or what the rules say."""
+        return sum(flow.passes is None or flow.rules.decision is Decision.UNKNOWN for flow in self.flows)
+
 
 def flows_of(pod: Json, kernel: PodKernel, directions: Sequence[Direction], world: World) -> FlowReport:
     """Pure: the entries of ``kernel`` that this pod's programs made and find."""
-    own = set(pod_ips(pod))
+    own = {*pod_ips(pod), *(a for interface in kernel.interfaces for a in interface.addresses)}
     found: list[EstablishedFlow] = []
     tables: dict[int, MapView] = {}
     unread: list[str] = []
     for interface in kernel.interfaces:
         for direction in directions:
             view = interface.directions[direction]
-            table = view.maps.get("conntrack") if view.program else view.pinned_maps.get("conntrack")
+            table = table_of(view)
             reason = _unread(view, table)
             if reason:
                 unread.append(f"{direction} of {interface.veth}: {reason}")
             if table is None or table.conntrack is None:
                 continue
             tables[table.id] = table
-            found += _of_direction(own, interface, view, table, kernel.monotonic_ns, world)
+            found += _of_direction(own, set(pod_ips(pod)), interface, view, table, kernel.monotonic_ns, world)
     found.sort(key=_order)
     return FlowReport(tuple(found), tuple(tables.values()), tuple(dict.fromkeys(unread)))
 
@@ -88,7 +94,13 @@ def _unread(view: DirectionView, table: MapView | None) -> str:
 
 
 def _of_direction(
-    own: set[Address], interface: InterfaceView, view: DirectionView, table: MapView, now: int, world: World
+    own: set[Address],
+    pod_addresses: set[Address],
+    interface: InterfaceView,
+    view: DirectionView,
+    table: MapView,
+    now: int,
+    world: World,
 ) -> Iterator[EstablishedFlow]:
     generation = generation_of(view.maps, view.other_maps)
     judged: dict[tuple[Address, int, int], Verdict] = {}
@@ -96,6 +108,11 @@ def _of_direction(
         if entry.owner not in own or conntrack.direction_of(entry) is not view.direction:
             continue
         if interface.ifindex is not None and entry.ifindex not in (None, interface.ifindex):
+            continue
+        # Keys of agents <= 1.3.5 do not say which veth it was: each entry once.
+        if entry.ifindex is None and interface.index and entry.owner not in interface.addresses:
+            continue
+        if entry.ifindex is None and not interface.index and entry.owner not in pod_addresses:
             continue
         flow = Flow(entry.source, entry.destination, entry.protocol, entry.port)
         key = flow.peer(view.direction), entry.protocol, entry.port
@@ -108,20 +125,18 @@ def _of_direction(
             made_under="" if isinstance(generation, str) else conntrack.made_under(entry, generation),
             # 0: the node's clock could not be read (--via agent).
             age_ns=None if entry.last_seen is None or not now else max(0, now - entry.last_seen),
-            passes=_passes(view, entry, generation),
+            passes=_passes(view, entry),
             rules=judged[key],
             source=world.who(entry.source) or "unknown address",
             destination=world.who(entry.destination) or "unknown address",
         )
 
 
-def _passes(view: DirectionView, entry: ConntrackEntry, generation: Generation | str) -> bool | None:
-    if isinstance(generation, str):
-        return None
-    states = view.maps.get("pod_state")
-    if generation.state_keys and (states is None or states.states is None):
-        return None
-    return conntrack.passes(entry, generation, (states.states if states else None) or {}, entry.owner)
+def _passes(view: DirectionView, entry: ConntrackEntry) -> bool | None:
+    if view.filter is None and not view.reason and view.clsact is not None:
+        return True
+    found = passing_now([entry], view)
+    return None if isinstance(found, str) else bool(found)
 
 
 def _rules(view: DirectionView, flow: Flow) -> Verdict:

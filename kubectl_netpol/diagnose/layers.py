@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from kubectl_netpol.diagnose import established as conntrack_layer
 from kubectl_netpol.diagnose.plan import Leg
-from kubectl_netpol.kernel import conntrack, inventory
+from kubectl_netpol.kernel import inventory
 from kubectl_netpol.kernel import verdict as kernel_verdict
-from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.flow import Direction, Flow
-from kubectl_netpol.model.kernel import ConntrackEntry, Difference, DirectionView, PodKernel
+from kubectl_netpol.model.kernel import Difference, DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import endpoints, networkpolicy
-from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
 
 Json = dict[str, Any]
@@ -50,6 +49,17 @@ class LegVerdict:
     break_between: tuple[Layer, Layer] | None = None
     asked: Verdict | None = None
     """`--ask-kernel`: what the attached program itself said."""
+
+    @property
+    def only_established(self) -> str:
+        """What would become of a new flow, where this one passes because it is established; else empty."""
+        attached = next(v for v in self.verdicts if v.layer is Layer.ATTACHED)
+        if self.decided_by.layer is not Layer.CONNTRACK or self.decision is not Decision.ALLOW:
+            return ""
+        return {
+            Decision.DENY: "a new one would be dropped",
+            Decision.UNKNOWN: "whether a new one would pass is not known",
+        }.get(attached.decision, "")
 
     @property
     def pod(self) -> Json:
@@ -96,22 +106,44 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     reason = _unread_reason(leg.pod, world.snapshot)
     pinned = _pinned(leg, kernel, reason)
     attached = _attached(leg, kernel, reason)
-    established = _conntrack(leg, kernel, reason, attached)
+    established = conntrack_layer.verdict(leg, kernel, reason, attached)
     verdicts = (intent, resolved, pinned, attached, established)
     cause, between = _compare((intent, resolved, pinned, attached))
+    if attached.code == "DEFAULT_DENY" and resolved.decision is Decision.ALLOW:
+        # Right in strict mode, and wrong in standard mode: which one it is was not read.
+        cause = Cause.UNKNOWN
     if attached.code in BY_DESIGN:
         # The YAML may say otherwise, but nothing is broken: no node of this agent does what it says here.
         cause = Cause.NONE
-    decided_by = attached
-    if leg.ends.flow.source_port is not None and attached.decision is Decision.DENY:
-        # One flow, named by its source port: conntrack is asked before the rules.
-        decided_by = established if established.decision is not Decision.NONE else attached
+    decided_by = _decided_by(leg, attached, established)
     if decided_by.decision is Decision.ALLOW and cause is Cause.SELECTOR:
         # The layers agree that a new flow would be dropped: nothing is wrong with any of them.
         cause = Cause.NONE
     return LegVerdict(leg, kernel, verdicts, decided_by.decision, decided_by, cause, between)
 
 
+def _decided_by(leg: Leg, attached: Verdict, established: Verdict) -> Verdict:
+    """One flow, named by its source port, is judged by conntrack before the rules are asked."""
+    if leg.ends.flow.source_port is None or attached.code in NOT_THE_PROGRAM:
+        return attached
+    if established.decision is Decision.ALLOW:
+        return established
+    # Whoever is allowed by the rules passes whatever conntrack holds.
+    unknown = established.decision is Decision.UNKNOWN and attached.decision is Decision.DENY
+    return established if unknown else attached
+
+
+NOT_THE_PROGRAM = (
+    "HOST_NETWORK",
+    "NOT_READ",
+    "NO_VETH",
+    "NO_FILTER",
+    "FOREIGN_FIRST",
+    "FOREIGN_ONLY",
+    "NOT_DIRECT_ACTION",
+    *BY_DESIGN,
+)
+"""Codes of an ATTACHED verdict that is not the word of the agent's program on an established flow."""
 OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE")
 """Codes of an ATTACHED verdict that the program's own answer settles."""
 
@@ -119,6 +151,9 @@ OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE"
 def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
     """The leg with what the program itself said. The kernel is right where the two differ."""
     attached = next(v for v in found.verdicts if v.layer is Layer.ATTACHED)
+    if found.decided_by.layer is Layer.CONNTRACK:
+        # The program was asked about a new flow; this one is established.
+        return replace(found, asked=asked)
     if asked.decision not in (Decision.ALLOW, Decision.DENY) or asked.decision is attached.decision:
         return replace(found, asked=asked)
     if attached.decision is Decision.UNKNOWN and attached.code not in OPEN_TO_THE_PROGRAM:
@@ -231,7 +266,7 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         return _no_filter(view, hook)
     flow = _rules_only(leg.ends.flow)
     found = kernel_verdict.decide(layer, direction, flow, view.maps, view.other_maps)
-    found = replace(found, evidence=(_program_text(view, hook), *found.evidence, *_unseen(view)))
+    found = _with_caveat(replace(found, evidence=(_program_text(view, hook), *found.evidence)), view)
     if not view.filter.direct_action:
         why = f"filter {view.filter.name} has no direct-action: what its program returns decides nothing"
         return replace(found, decision=Decision.UNKNOWN, code="NOT_DIRECT_ACTION", why=why)
@@ -255,14 +290,16 @@ def _no_filter(view: DirectionView, hook: str) -> Verdict:
         return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
     qdisc = "" if view.clsact else " (there is no clsact qdisc)"
     why = f"no {name} filter on the {hook}{qdisc}: nothing is filtered here"
-    return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why, _unseen(view))
+    return _with_caveat(Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why), view)
 
 
-def _unseen(view: DirectionView) -> tuple[str, ...]:
+def _with_caveat(found: Verdict, view: DirectionView) -> Verdict:
     """Where tcx programs could not be read (tc does not show them), each verdict says so."""
-    if not view.tcx_unread:
-        return ()
-    return (f"not read: a tcx program there would run first and could decide ({view.tcx_unread})",)
+    if not view.tcx_unread or found.decision is Decision.UNKNOWN:
+        return found
+    fact = f"tcx programs were not read, and would run first ({view.tcx_unread})"
+    why = f"{found.why} (unless a tcx program decides first, which could not be read)"
+    return replace(found, why=why, evidence=(*found.evidence, fact))
 
 
 def _program_text(view: DirectionView, hook: str) -> str:
@@ -272,70 +309,6 @@ def _program_text(view: DirectionView, hook: str) -> str:
     if pinned is not None and pinned.id != view.program.id:
         text += f", but the pin is program {pinned.id}: the agent writes maps that no packet meets"
     return text
-
-
-def _conntrack(leg: Leg, kernel: PodKernel | None, reason: str, attached: Verdict) -> Verdict:
-    layer = Layer.CONNTRACK
-    if kernel is None:
-        if on_host_network(leg.pod):
-            return Verdict(layer, Decision.NONE, "HOST_NETWORK", "no program, so no conntrack entries")
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", reason)
-    direction = leg.ends.direction
-    view = kernel.directions[direction]
-    if attached.code == "POD_STATE_MISSING" or (attached.code == "DEFAULT_DENY" and "cp" not in view.maps):
-        return Verdict(layer, Decision.NONE, "NOT_ASKED", "the program drops the packet before it asks conntrack")
-    table = view.maps.get("conntrack") or view.pinned_maps.get("conntrack")
-    if table is None:
-        return Verdict(layer, Decision.NONE, "NO_TABLE", "no conntrack map is in use")
-    if table.conntrack is None:
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"aws_conntrack_map (id {table.id}): {table.reason}")
-    if leg.ends.flow.source_port is not None:
-        return _one_flow(leg, kernel, view)
-    found = kernel_verdict.conntrack_entries(table.conntrack, direction, leg.ends.flow, kernel.ifindex)
-    if not found:
-        if not table.complete:
-            why = f"aws_conntrack_map (id {table.id}) was not read to its end: {table.reason}"
-            return Verdict(layer, Decision.UNKNOWN, "NOT_READ", why)
-        return Verdict(layer, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")
-    passing = _passing(found, view, leg.ends)
-    if isinstance(passing, str):
-        why = f"{len(found)} established flow(s); whether they pass is not known: {passing}"
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", why)
-    if not passing:
-        why = f"{len(found)} established flow(s) were made under other pod states: the rules decide again"
-        return Verdict(layer, Decision.NONE, "OTHER_STATES", why)
-    ports = ", ".join(str(entry.source_port) for entry in passing[:5])
-    why = f"{len(passing)} established flow(s) pass without a look at the rules (source port {ports})"
-    return Verdict(layer, Decision.ALLOW, "ESTABLISHED", why)
-
-
-def _passing(found: Sequence[ConntrackEntry], view: DirectionView, ends: Ends) -> list[ConntrackEntry] | str:
-    """Those that pass unseen now, or why that is not known."""
-    if view.reason:
-        return view.reason
-    generation = generation_of(view.maps, view.other_maps)
-    if isinstance(generation, str):
-        return generation
-    states = view.maps.get("pod_state")
-    if generation.state_keys and (states is None or states.states is None):
-        return f"the pod state could not be read: {states.reason if states else 'no map'}"
-    known = (states.states if states else None) or {}
-    return [e for e in found if conntrack.passes(e, generation, known, ends.flow.owner(ends.direction))]
-
-
-def _one_flow(leg: Leg, kernel: PodKernel, view: DirectionView) -> Verdict:
-    """What conntrack says of the flow with this source port: the program's own steps, in their order."""
-    layer, flow = Layer.CONNTRACK, leg.ends.flow
-    arguments = (leg.ends.direction, flow, view.maps, view.other_maps, kernel.ifindex)
-    found = kernel_verdict.decide(layer, *arguments)
-    if found.code in ("ESTABLISHED", "REPLY"):
-        return found
-    by_rules = kernel_verdict.decide(layer, leg.ends.direction, _rules_only(flow), view.maps, view.other_maps)
-    if found.decision is Decision.UNKNOWN and by_rules.decision is Decision.DENY:
-        return found
-    why = f"no entry lets the flow from source port {flow.source_port} pass: the rules decide"
-    extra = found.evidence[len(by_rules.evidence) :]
-    return Verdict(layer, Decision.NONE, "NO_ENTRY", why, extra)
 
 
 def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:

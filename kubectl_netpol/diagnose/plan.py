@@ -106,7 +106,8 @@ def make_plan(question: Question, namespace: str, world: World) -> Plan:
     legs: tuple[Leg, ...] = ()
     texts = "", ""
     if question.source or question.destination:
-        legs, texts, more = _flow(question, namespace, pod, world)
+        # Names of the other end without a namespace are looked up where the pod is.
+        legs, texts, more = _flow(question, namespace_of(pod), pod, world)
         notes += more
     elif question.port or question.source_port is not None:
         raise UsageError(f"{'--port' if question.port else '--source-port'} needs --from or --to")
@@ -197,6 +198,12 @@ def _legs_between(end: _End, pod: Json, flow: Flow) -> tuple[Leg, ...]:
     return ingress, Leg(Ends(end.pod, Direction.EGRESS, flow, pod))
 
 
+def _service_ports(service: Json) -> list[str]:
+    """`80/TCP` for each."""
+    entries = (service.get("spec") or {}).get("ports") or ()
+    return [f"{entry['port']}/{entry.get('protocol') or 'TCP'}" for entry in entries]
+
+
 def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Leg, ...]:
     """Egress is judged on the ClusterIP and the Service port; each backend on its own address and port."""
     assert end.service is not None
@@ -210,10 +217,13 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
         real = Flow(flow.source, address, flow.protocol, port, flow.source_port)
         behind.append(Ends(pod, Direction.EGRESS, real, backend))
         ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
+    asked = f"{flow.port}/{protocol_name(flow.protocol)}"
+    ports = _service_ports(end.service)
+    if asked not in ports:
+        raise UsageError(f"service {ref(end.service)} has no port {asked}; it has {', '.join(ports) or 'none'}")
     if not ingress:
-        named = f"{flow.port}/{protocol_name(flow.protocol)}"
         raise UsageError(
-            f"service {ref(end.service)} has no running pod behind {named}: no policy can let anything pass",
+            f"service {ref(end.service)} has no running pod behind {asked}: no policy can let anything pass",
             f"kubectl -n {namespace_of(end.service)} describe service {name_of(end.service)}",
         )
     egress = Leg(Ends(pod, Direction.EGRESS, flow), tuple(behind), ref(end.service))

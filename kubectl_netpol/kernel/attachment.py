@@ -1,7 +1,7 @@
 """What runs against what the agent believes: the differences between attached programs and pins.
 
 The agent writes the maps behind its pins, packets meet the program behind the tc filter. Where these are not the
-same objects, the agent's changes have no effect (agent facts 9.2, no. 20 to 32 and 50).
+same objects, the agent's changes have no effect (aws-network-policy-agent issues 514, 588, 646 and 676).
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from kubectl_netpol.kernel import layouts
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import Difference, DirectionView, MapView
 
+NOT_ATTACHED = Difference(
+    "NOT_ATTACHED", "nothing is attached or pinned: right where no policy selects the pod (agents before 1.2.0)"
+)
 GLOBAL_ROLES = ("conntrack", "events")
 
 

@@ -1,4 +1,4 @@
-"""What an entry of aws_conntrack_map does for a packet, by generation (agent facts 1.5, 1.6, 3.2 to 3.4)."""
+"""What an entry of aws_conntrack_map does for a packet, by generation (docs/generations.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.generation import ConntrackRule, Generation
-from kubectl_netpol.model.flow import Address, Direction, Flow
+from kubectl_netpol.model.flow import WITH_PORTS, Address, Direction, Flow, protocol_name
 from kubectl_netpol.model.kernel import ConntrackEntry
 
 
@@ -47,6 +47,19 @@ def find(
     if reverse is not None and (generation.conntrack is not ConntrackRule.OWN_ADDRESS or _own(reverse, own)):
         return Hit.REPLY, reverse
     return Hit.NONE, None
+
+
+def like(
+    entries: Iterable[ConntrackEntry], direction: Direction, flow: Flow, ifindex: int | None
+) -> tuple[ConntrackEntry, ...]:
+    """Established flows like ``flow`` (any source port) that this pod's program made."""
+    ends = (flow.source, flow.destination, flow.port, flow.protocol, flow.owner(direction))
+    return tuple(
+        entry
+        for entry in entries
+        if (entry.source, entry.destination, entry.port, entry.protocol, entry.owner) == ends
+        and (ifindex is None or entry.ifindex is None or entry.ifindex == ifindex)
+    )
 
 
 def belongs(entry: ConntrackEntry, generation: Generation, own: Address, ifindex: int | None) -> bool:
@@ -92,6 +105,14 @@ def made_under(entry: ConntrackEntry, generation: Generation) -> str:
         names = {0: layouts.STATE_NAMES[layouts.DEFAULT_ALLOW], 1: layouts.STATE_NAMES[layouts.POLICIES_APPLIED]}
         return names.get(entry.value, f"unknown state {entry.value}")
     return ""
+
+
+def text(entry: ConntrackEntry) -> str:
+    """`10.0.1.5:40312 -> 10.0.2.9:80 TCP`."""
+    left, right = (f"[{a}]" if a.version == 6 else str(a) for a in (entry.source, entry.destination))
+    if entry.protocol not in WITH_PORTS:
+        return f"{entry.source} -> {entry.destination} {protocol_name(entry.protocol)}"
+    return f"{left}:{entry.source_port} -> {right}:{entry.port} {protocol_name(entry.protocol)}"
 
 
 def direction_of(entry: ConntrackEntry) -> Direction | None:

@@ -45,7 +45,7 @@ def conntrack_key(entry: ConntrackEntry, layout: layouts.Layout) -> bytes:
     ]
     if layout.value != layouts.POD_ADDRESS:
         fields.append(entry.owner.packed)
-    if layout.key_size in (24, 60):
+    if layout.has_ifindex:
         fields.append(entry.ifindex or 0)
     return layouts.CONNTRACK_KEYS[layout.key_size].pack(*fields)
 

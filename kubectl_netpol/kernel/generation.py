@@ -1,7 +1,7 @@
 """Which generation of the agent's programs decides, as far as its maps tell.
 
 A program has no name and no version. What it does follows from the maps that it uses: which roles, how many slots,
-what conntrack keys and values look like (agent facts 0.3, 1 and 3). A combination that no known agent makes is
+what conntrack keys and values look like (docs/generations.md). A combination that no known agent makes is
 unknown, and so is what such a program decides.
 """
 
@@ -56,7 +56,7 @@ def generation_of(maps: Mapping[str, MapView], others: Iterable[MapView] = ()) -
             return f"it uses two maps with the layout of {view.layout}, {view.id} and {maps[view.role].id}"
         if not view.type:
             return f"its map {view.id} could not be read: {view.reason}"
-        return f"it uses map {view.id} of {view.layout}"
+        return f"it uses map {view.id}, {view.layout}"
     rules = maps.get("np")
     if rules is None:
         return "it uses no rule map of a known layout"

@@ -53,3 +53,11 @@ def pinned_identifier(file_name: str) -> str:
         if file_name.endswith(f"_{ending}") and not file_name.startswith("global_"):
             return file_name.removesuffix(f"_{ending}")
     return ""
+
+
+def pinned_name(path: str) -> str:
+    """The agent's name for what a pin holds: `ingress_map`, `aws_conntrack_map`; empty for other files."""
+    name = path.rsplit("/", 1)[-1]
+    if name.startswith("global_"):
+        return name.removeprefix("global_")
+    return name.removeprefix(f"{pinned_identifier(name)}_") if pinned_identifier(name) else ""

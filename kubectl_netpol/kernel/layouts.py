@@ -17,7 +17,6 @@ MAP_TYPE_LPM_TRIE = 11
 MAP_TYPE_RINGBUF = 27
 
 MAP_TYPE_NAMES = {1: "HASH", 2: "ARRAY", 9: "LRU_HASH", 11: "LPM_TRIE", 27: "RINGBUF"}
-PROGRAM_TYPE_SCHED_CLS = 3
 
 # Slots of ingress_map and egress_map: protocol, start port, end port. 8 of them up to agent 1.0.4, then 24.
 NP_SLOT = struct.Struct("<III")
@@ -27,7 +26,6 @@ SLOTS = 24
 LPM_KEY4 = struct.Struct("<I4s")
 LPM_KEY6 = struct.Struct("<I16s")
 POD_STATE_KEY = struct.Struct("<I")
-POD_STATE_VALUE = struct.Struct("<B")
 # Conntrack keys: source, port, destination, port, protocol; then the owner (1.0.5), then the ifindex (1.3.7).
 # Ports are in host order. The IPv6 key of 1.0.1 and 1.0.2 has no padding at all but one byte at its end.
 CONNTRACK_KEYS = {
@@ -81,16 +79,18 @@ class Layout:
     family: int
     agents: str
     value: str = ""
-    """Of a conntrack map, what its value is: see ``CONNTRACK_VALUES``."""
+    """Of a conntrack map, what its value is: see ``POD_ADDRESS``."""
+
+    @property
+    def has_ifindex(self) -> bool:
+        """Conntrack keys of agents >= 1.3.7 end in the ifindex of the host veth."""
+        return self.role == "conntrack" and self.key_size in (24, 60)
 
 
 POD_ADDRESS, PRESENCE, STATE, STATE_AND_TIME = "pod address", "presence", "state", "state and time"
-CONNTRACK_VALUES = {
-    POD_ADDRESS: "address of the pod that the flow belongs to, compared on a hit",
-    PRESENCE: "1 byte: always 1 up to agent 1.1.6, state of the pod from 1.2.0 on",
-    STATE: "1 byte: state pair",
-    STATE_AND_TIME: "u64 state pair, u64 last seen (ns of CLOCK_MONOTONIC)",
-}
+"""Values of a conntrack map: the address of the pod that the flow belongs to, compared on a hit | one byte, always 1 up
+to agent 1.1.6, the state of the pod from 1.2.0 on, a pair of states from 1.3.0 on | the same, always a pair | u64 pair
+of states, u64 last seen (ns of CLOCK_MONOTONIC)."""
 
 LAYOUTS = (
     Layout("NetworkPolicy rules, 24 slots, IPv4", "np", MAP_TYPE_LPM_TRIE, 8, 288, 4, ">= 1.0.5"),
@@ -122,7 +122,7 @@ def layout_of(map_type: int, key_size: int, value_size: int) -> Layout | None:
 
 def unknown_layout(map_type: int, key_size: int, value_size: int) -> str:
     kind = MAP_TYPE_NAMES.get(map_type, f"type {map_type}")
-    return f"unknown layout ({kind}, key {key_size} B, value {value_size} B)"
+    return f"{kind} of unknown layout (key {key_size} B, value {value_size} B)"
 
 
 def map_name(role: str, direction: str) -> str:
@@ -137,10 +137,11 @@ def map_name(role: str, direction: str) -> str:
 
 
 def state_pair_text(value: int) -> str:
-    """The pod states under which a conntrack entry was made; 7 is also what a DEFAULT_DENY state gives."""
+    """The pod states under which a conntrack entry was made."""
     for (np_state, cp_state), number in STATE_PAIRS.items():
         if number == value:
-            return f"{STATE_NAMES[np_state]} (cluster policies: {STATE_NAMES[cp_state]})"
+            text = f"{STATE_NAMES[np_state]} (cluster policies: {STATE_NAMES[cp_state]})"
+            return f"{text}, or DEFAULT_DENY" if value == STATE_PAIR_FALLTHROUGH else text
     return f"unknown state pair {value}"
 
 

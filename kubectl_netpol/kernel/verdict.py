@@ -1,7 +1,8 @@
 """What a program of the network policy agent decides for a packet, by generation.
 
 Follows the program step by step, on decoded maps: pod states, conntrack forward and reverse, cluster policy
-tiers, longest prefix of the NetworkPolicy map, baseline, default. Sources: agent facts 3.1 to 3.6.
+tiers, longest prefix of the NetworkPolicy map, baseline, default. Source: pkg/ebpf/c of the releases of
+aws-network-policy-agent; docs/generations.md has it in short.
 
 A map that could not be read makes the verdict unknown, unless an earlier step already decided.
 """
@@ -15,8 +16,8 @@ from typing import Any
 from kubectl_netpol.kernel import conntrack, layouts
 from kubectl_netpol.kernel.conntrack import Hit
 from kubectl_netpol.kernel.generation import Generation, generation_of
-from kubectl_netpol.model.flow import WITH_PORTS, Direction, Flow, Network, host_network, protocol_name
-from kubectl_netpol.model.kernel import ClusterSlot, ConntrackEntry, LpmEntry, LpmTable, MapView, Slot
+from kubectl_netpol.model.flow import Direction, Flow, Network, host_network
+from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 
 BASELINE_ABOVE = 1000
@@ -86,6 +87,8 @@ class _Judge:
 
     def verdict(self, decision: Decision, code: str, why: str, *facts: str, **decided: Any) -> Verdict:
         evidence = (*facts, *self.evidence)
+        if not self.generation.tiers:
+            decided.pop("tier", None)
         return Verdict(self.layer, decision, code, why, evidence, {**decided, **self.decided})
 
     def by_state(self) -> Verdict | None:
@@ -128,13 +131,13 @@ class _Judge:
             return rules if view.complete else self._without_conntrack(rules, view)
         where = f"aws_conntrack_map (id {view.id})"
         under = conntrack.made_under(entry, self.generation)
-        text = f"{where}: {conntrack_text(entry)}{f', made under {under}' if under else ''}"
+        text = f"{where}: {conntrack.text(entry)}{f', made under {under}' if under else ''}"
         if hit is Hit.JUDGED_AGAIN:
             return replace(rules, evidence=(*rules.evidence, f"{text}: the rules decide again"))
         what = "the flow is established" if hit is Hit.FORWARD else "it answers an established flow"
         why = f"{what} in {where}: its packets pass without a look at the rules"
         code = "ESTABLISHED" if hit is Hit.FORWARD else "REPLY"
-        return self.verdict(Decision.ALLOW, code, why, text, conntrack=conntrack_text(entry), mapId=view.id)
+        return self.verdict(Decision.ALLOW, code, why, text, conntrack=conntrack.text(entry), mapId=view.id)
 
     def _without_conntrack(self, rules: Verdict, view: MapView | None) -> Verdict:
         """Whoever is allowed by the rules passes in any case."""
@@ -175,6 +178,7 @@ class _Judge:
         if self.states[0] == layouts.POLICIES_APPLIED or not self.generation.tiers:
             why = f"{none}, and the pod state is {state}"
             return self.verdict(Decision.DENY, "NO_ENTRY", why, tier="NETWORK_POLICY", mapId=view.id)
+        # Any action but Pass ends here: the program drops for one that it does not know (tc.v4ingress.bpf.c).
         if baseline is not None and baseline.slot.action != 2:
             return self.by_tier("BASELINE", baseline)
         allowed = self.states[0] == layouts.DEFAULT_ALLOW
@@ -201,9 +205,7 @@ class _Judge:
     def _slot_verdict(self, entry: LpmEntry, view: MapView, number: int | None, matched: bool) -> Verdict:
         where = _map_text(view, self.direction)
         facts = f"{where}: {entry.prefix} -> {slots_text(entry.slots)}"
-        decided: dict[str, Any] = {"mapId": view.id, "prefix": str(entry.prefix)}
-        if self.generation.state_keys and self.generation.tiers:
-            decided["tier"] = "NETWORK_POLICY"
+        decided: dict[str, Any] = {"mapId": view.id, "prefix": str(entry.prefix), "tier": "NETWORK_POLICY"}
         if number is not None:
             slot = entry.slots[number]
             decided |= {"slot": number, "slotText": slot_text(slot)}
@@ -311,30 +313,6 @@ def cluster_tiers(table: LpmTable, peer: Network, flow: Flow) -> tuple[Tier | No
         Tier(entry, winner) if winner is not None else None,
         Tier(entry, baseline) if baseline is not None else None,
     )
-
-
-def conntrack_entries(
-    entries: Iterable[ConntrackEntry], direction: Direction, flow: Flow, ifindex: int | None
-) -> tuple[ConntrackEntry, ...]:
-    """Established flows like ``flow`` (any source port) that this pod's program made."""
-    owner = flow.owner(direction)
-    found = []
-    for entry in entries:
-        if entry.owner != owner or entry.protocol != flow.protocol:
-            continue
-        if ifindex is not None and entry.ifindex is not None and entry.ifindex != ifindex:
-            continue
-        if (entry.source, entry.destination, entry.port) == (flow.source, flow.destination, flow.port):
-            found.append(entry)
-    return tuple(found)
-
-
-def conntrack_text(entry: ConntrackEntry) -> str:
-    """`10.0.1.5:40312 -> 10.0.2.9:80 TCP`."""
-    left, right = (f"[{a}]" if a.version == 6 else str(a) for a in (entry.source, entry.destination))
-    if entry.protocol not in WITH_PORTS:
-        return f"{entry.source} -> {entry.destination} {protocol_name(entry.protocol)}"
-    return f"{left}:{entry.source_port} -> {right}:{entry.port} {protocol_name(entry.protocol)}"
 
 
 def state_text(states: Mapping[int, int], keys: Sequence[int] = (0, 1)) -> str:

@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from ipaddress import ip_address
 from typing import Any
 
 from kubectl_netpol.kernel import attachment, decode, identity, layouts
 from kubectl_netpol.kernel.generation import Generation, generation_of
-from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.flow import Address, Direction
 from kubectl_netpol.model.kernel import (
     DirectionView,
     FilterView,
@@ -126,6 +127,9 @@ class NodeView:
         pinned = self._pinned_identifiers(candidates)
         identifier = self._used_identifier(pinned, namespace, name, tuple(ips)) if pinned else candidates[0]
         pins_unread = self.unread("pins") or self._unidentified_pin(namespace, name)
+        if pins_unread and self.document["maps"] is None:
+            # What is behind a pin is not known because nothing is: say that, and not which pin it was.
+            pins_unread = self.unread("maps")
         place = _Place(identifier if pinned else "", pins_known=not pins_unread)
         interfaces = [self._interface(0, self._veth(namespace, name, tuple(ips)), place)]
         for index in range(1, identity.MOST_INTERFACES):
@@ -134,6 +138,9 @@ class NodeView:
                 found = _Veth(veth, self.links_by_name[veth]["ifindex"], (f"sha1({namespace}.{name}.{index})",), None)
                 interfaces.append(self._interface(index, found, place))
         differences = () if pins_unread else tuple(attachment.of_pod(interfaces[0].directions, candidates, pinned))
+        if [d.code for d in differences] == ["NO_PIN"] and self._attaches_on_demand():
+            interfaces = [_without_differences(one) for one in interfaces]
+            differences = (attachment.NOT_ATTACHED,)
         return PodKernel(
             interfaces=tuple(interfaces),
             identifier=identifier,
@@ -146,6 +153,10 @@ class NodeView:
             differences=differences,
         )
 
+    def _attaches_on_demand(self) -> bool:
+        """Whether the node's programs are all of agents that attach to pods with a policy only."""
+        return bool(self.generations()) and not any(generation.state_keys for generation in self.generations())
+
     def _interface(self, index: int, veth: _Veth, place: _Place) -> InterfaceView:
         unknown = "; ".join(veth.evidence) if veth.ifindex is None else ""
         views = {d: self._direction(d, veth.ifindex, place.identifier, unknown) for d in Direction}
@@ -154,8 +165,24 @@ class NodeView:
                 views[direction], views[opposite], veth.name, place.identifier, pins_known=place.pins_known
             )
             views[direction] = replace(views[direction], differences=found)
-        drops = self.drops(veth.ifindex)
-        return InterfaceView(index, veth.name, veth.ifindex, veth.evidence, veth.agrees, views, drops)
+        return InterfaceView(
+            index=index,
+            veth=veth.name,
+            ifindex=veth.ifindex,
+            evidence=veth.evidence,
+            agrees=veth.agrees,
+            directions=views,
+            addresses=self._addresses(veth.ifindex),
+            drops=self.drops(veth.ifindex),
+        )
+
+    def _addresses(self, ifindex: int | None) -> tuple[Address, ...]:
+        """Addresses whose host routes lead to a link."""
+        return tuple(
+            ip_address(route["destination"])
+            for route in self._section("routes")
+            if route["ifindex"] == ifindex and _is_host_route(route)
+        )
 
     def _veth(self, namespace: str, name: str, ips: tuple[str, ...]) -> _Veth:
         """The host veth: by name, then checked against the route to the pod's address."""
@@ -182,9 +209,7 @@ class NodeView:
 
     def _routed_link(self, ips: tuple[str, ...]) -> str | None:
         for route in self._section("routes"):
-            # Host routes only: /32 in IPv4, /128 in IPv6.
-            full = 32 if route["family"] == 4 else 128
-            if route["table"] == MAIN_TABLE and route["destination"] in ips and route["prefixlen"] == full:
+            if route["destination"] in ips and _is_host_route(route):
                 link = self.links_by_index.get(route["ifindex"])
                 if link is not None:
                     return str(link["name"])
@@ -338,6 +363,17 @@ class NodeView:
         }
         failed = next((e for e in self.errors if e.startswith((f"map {number}:", f"map {number} "))), "")
         return MapView(**view, **_contents(entry, layout, failed))
+
+
+def _without_differences(one: InterfaceView) -> InterfaceView:
+    views = {direction: replace(view, differences=()) for direction, view in one.directions.items()}
+    return replace(one, directions=views)
+
+
+def _is_host_route(route: Json) -> bool:
+    """/32 in IPv4, /128 in IPv6, in the main table."""
+    full = 32 if route["family"] == 4 else 128
+    return bool(route["table"] == MAIN_TABLE and route["prefixlen"] == full)
 
 
 def _contents(entry: Json, layout: layouts.Layout | None, failed: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from kubectl_netpol.model.flow import Address, Flow
 from kubectl_netpol.model.kernel import MapView
@@ -21,3 +23,7 @@ class Asked:
     program_id: int
     conntrack: MapView | None
     """The conntrack map of that program: what a test run inserts there is removed again."""
+
+
+FollowUp = Callable[[str, dict[str, Any]], Iterable[Asked]]
+"""(node, its document) -> what to ask the programs there, while the node is still at hand."""

@@ -228,6 +228,8 @@ class InterfaceView:
     agrees: bool | None
     """Link and route both confirm the computed name; None where they could not be read."""
     directions: Mapping[Direction, DirectionView]
+    addresses: tuple[Address, ...] = ()
+    """Addresses whose host routes lead to it."""
     drops: int | None = None
     """Packets that the filters of this veth dropped since its clsact qdisc was made, both hooks together."""
 

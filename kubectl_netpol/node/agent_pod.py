@@ -2,7 +2,7 @@
 
 Nothing is made and nothing is removed: the pod of the `aws-node` DaemonSet is there anyway. Its container
 `aws-eks-nodeagent` is privileged and has the bpf filesystem, and a binary to read it, but no shell, no Python and no
-tc (agent facts 8.1): what is attached to the veths stays unknown.
+tc: what is attached to the veths stays unknown.
 """
 
 from __future__ import annotations

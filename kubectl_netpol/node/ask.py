@@ -16,6 +16,7 @@ from kubectl_netpol.errors import NodeError
 from kubectl_netpol.kernel import encode, layouts, packet
 from kubectl_netpol.model.flow import WITH_PORTS, Address, Flow
 from kubectl_netpol.model.kernel import MapView
+from kubectl_netpol.node.asker import NO_ENTRY, NOT_REMOVED, REMOVED
 from kubectl_netpol.node.checks import list_of, number, object_of, one_of, or_null, text, wrong
 from kubectl_netpol.node.transport import ExecPod, run_script
 
@@ -24,7 +25,6 @@ Json = dict[str, Any]
 FORMAT = 1
 FIRST_PORT, LAST_PORT = 61000, 65535
 """Above Linux's default net.ipv4.ip_local_port_range, 32768 to 60999."""
-NO_ENTRY, REMOVED, NOT_REMOVED = "none", "made and removed", "made, not removed: "
 
 
 def source_ports(seed: str, count: int = 8) -> list[int]:

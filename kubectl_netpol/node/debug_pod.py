@@ -179,7 +179,7 @@ def _labels(options: DebugPodOptions, run: str) -> dict[str, str]:
 
 def reuse_key(options: DebugPodOptions) -> str:
     """Equal for pods that can stand in for each other. Not the node: that is asked for by spec.nodeName."""
-    kind = f"1 {options.image} {options.selinux_type} {options.host_writable}".strip()
+    kind = f"1 {options.image} {options.selinux_type} {options.host_writable}"
     return hashlib.sha256(kind.encode()).hexdigest()[:16]
 
 

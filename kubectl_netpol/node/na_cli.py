@@ -1,7 +1,7 @@
 """The text of aws-eks-na-cli, of every version, as numbers and as the bytes of map entries.
 
 The CLI is made to be read by people. It exits with status 0 also when it fails, says so on stdout, leaves out unused
-slots, and each generation prints another shape (agent facts 7). Spacing and ruler lines differ between versions and
+slots, and each generation prints another shape. Spacing and ruler lines differ between versions and
 get lost when text is copied, so neither counts here; every other line must be known, and is a ``CliError`` if it is
 not: half a map read as a whole one would be a wrong verdict.
 """
@@ -225,7 +225,7 @@ def dump_command(row: Json) -> str:
     """The subcommand that prints this map right. Raises ``CliError`` where none does.
 
     The size decides: `dump-maps` reads the values of a cluster policy map into a buffer that is too small for
-    them, and a ring buffer would lose records (agent facts 7.3 and 1.7).
+    them, and a ring buffer would lose records.
     """
     layout = layouts.layout_of(row["type"], row["key_size"], row["value_size"])
     if layout is None or layout.role == "events":
@@ -318,7 +318,7 @@ class _Parser:
 
 
 class _LpmParser(_Parser):
-    """ingress_map, egress_map and their cp_ counterparts, in the three shapes of agent facts 7.3."""
+    """ingress_map, egress_map and their cp_ counterparts, in the three shapes that releases print."""
 
     def __init__(self, layout: layouts.Layout) -> None:
         super().__init__(layout)
@@ -437,7 +437,7 @@ class _ConntrackParser(_Parser):
     def _key(self, match: re.Match[str]) -> ConntrackEntry:
         source, source_port, destination, port, protocol, owner, ifindex = match.groups()
         # A CLI of another version than the map reads beside the fields, or beyond the key.
-        if owner is None or (ifindex is not None) != (self.layout.key_size in (24, 60)):
+        if owner is None or (ifindex is not None) != (self.layout.has_ifindex):
             raise CliError("this aws-eks-na-cli and the conntrack map are of different versions")
         return ConntrackEntry(
             self.address(source),

@@ -998,6 +998,16 @@ def requested_links(document: Json, pods: list[Json], pod_ips: dict[str, bytes])
     return found
 
 
+def routed_addresses(document: Json, links: set[int]) -> dict[str, bytes]:
+    """Text -> bytes of the addresses whose host routes lead to one of ``links``: those of a pod's further interfaces
+    are not in its status."""
+    return {
+        route["destination"]: ipaddress.ip_address(route["destination"]).packed
+        for route in document["routes"] or ()
+        if route["ifindex"] in links and route["prefixlen"] == (32 if route["family"] == 4 else 128)
+    }
+
+
 def _all_filters(qdiscs: list[Json] | None, names: dict[int, str], wanted: set[int], report: Report) -> list[Json]:
     if qdiscs is not None:
         wanted = wanted & {qdisc["ifindex"] for qdisc in qdiscs if qdisc["kind"] in ("clsact", "ingress")}
@@ -1049,6 +1059,7 @@ def _collect_contents(
     links = requested_links(document, pods, pod_ips)
     wanted = wanted_maps(document, pods, links, bool(request.get("all")))
     conntrack = str(request.get("conntrack") or "none")
+    pod_ips = {**pod_ips, **routed_addresses(document, links)}
     room = MOST_BYTES
     for row in document["maps"]:
         if row["id"] in wanted and row["type"] in READABLE_TYPES:

@@ -3,10 +3,10 @@
 For images without Python, and for who wants to see each command. The answer is the reader's document with one key
 more, ``via``; what the tools do not tell is null or left out, with an entry in ``errors``.
 
-`tools`: in the debug pod, which needs `sh` and `chroot` only. Three execs: which tools there are; links, routes,
-filters and what is pinned; the contents of the maps. tc is looked for on the node, then in the image, and installed
-in the container where there is none. aws-eks-na-cli is the node's own, run below `chroot /host` by its full path: a
-Bottlerocket node has no shell.
+`tools`: in the debug pod, which needs `sh` and `chroot` only. Three execs at least: which tools there are; links,
+routes, filters and what is pinned; the contents of the maps, then of those that these named. tc is looked for on
+the node, then in the image, and installed in the container where there is none. aws-eks-na-cli is the node's own,
+run below `chroot /host` by its full path: a Bottlerocket node has no shell.
 
 `agent`: see ``toolbox_agent``.
 """

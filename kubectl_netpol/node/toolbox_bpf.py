@@ -1,7 +1,7 @@
 """What aws-eks-na-cli says of programs, maps and pins, as sections of the document.
 
 The CLI walks pins. Of a program that no pin holds, which is what a stale tc filter runs, it tells neither maps nor
-size (agent facts 9.2 no. 30): such a program is left out of ``programs``, with an entry in ``errors``.
+size: such a program is left out of ``programs``, with an entry in ``errors``.
 """
 
 from __future__ import annotations

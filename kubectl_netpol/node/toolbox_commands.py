@@ -27,7 +27,7 @@ _ANY_CLI = (
     "chroot /host /run/aws-network-policy-agent/aws-eks-na-cli",
 )
 """The build for the node's family, whatever its name: /opt/cni/bin on all nodes with the DaemonSet, /run on EKS Auto
-Mode, where it is a symbolic link (agent facts 7)."""
+Mode, where it is a symbolic link."""
 _V4_CLI = "chroot /host /usr/bin/aws-eks-na-cli"
 _V6_CLI = "chroot /host /usr/bin/aws-eks-na-cli-v6"
 
@@ -77,7 +77,7 @@ class Cli:
     v4: str = ""
     v6: str = ""
     states: str = ""
-    """A build that is known to be the IPv4 one: up to agent 1.4.2 only that shows pod states (agent facts 7.5)."""
+    """A build that is known to be the IPv4 one: up to agent 1.4.2 only that shows pod states."""
 
     @property
     def any(self) -> str:

@@ -1,6 +1,6 @@
 """PolicyEndpoints -> the entries that the node agent writes into ingress_map and egress_map.
 
-The rules of agents >= 1.2.4 (agent facts 5.2 and 5.3): the node's own address, the catch-all of a direction
+The rules of agents >= 1.2.4: the node's own address, the catch-all of a direction
 that is not restricted, prefixes in order of length, narrower ones inheriting the ports of wider ones, the
 deny marker of excepts, at most 24 slots for one prefix.
 """

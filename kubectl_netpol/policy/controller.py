@@ -2,7 +2,8 @@
 
 Rules of the controller, not of Kubernetes, where the two differ: rules of a direction that policyTypes does
 not list are shipped too, selector peers of egress rules bring the ClusterIPs of Services whose selector
-satisfies the peer's podSelector, rules whose ports cannot be resolved vanish (agent facts 6.3 and 6.4).
+satisfies the peer's podSelector, rules whose ports cannot be resolved vanish (pkg/resolvers of
+amazon-network-policy-controller-k8s).
 """
 
 from __future__ import annotations

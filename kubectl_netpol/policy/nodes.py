@@ -1,4 +1,4 @@
-"""What kind of node it is, and where the agent and its traces are there (agent facts 8, user facts 3.3)."""
+"""What kind of node it is, and where the agent and its traces are there."""
 
 from __future__ import annotations
 

@@ -43,8 +43,9 @@ def _cause_text(found: Explanation) -> str:
     by_design = any(leg.decided_by.code in BY_DESIGN for leg in found.legs)
     how = "differ, by design of the datapath" if by_design else "are the first layers that differ"
     where = f": {between[0]} and {between[1]} {how}" if between else ""
-    if any(leg.decided_by.layer is Layer.CONNTRACK and leg.decision is Decision.ALLOW for leg in found.legs):
-        return f"{found.cause.value}{where or ': the flow is established; all layers agree that a new one is dropped'}"
+    only = next((leg.only_established for leg in found.legs if leg.only_established), "")
+    if only:
+        return f"{found.cause.value}{where or f': the flow is established; {only}'}"
     unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)
     known = "all layers that are known agree" if unknown else "all layers agree"
     agree = {
@@ -63,6 +64,9 @@ def _leg_lines(leg: LegVerdict, found: Explanation, wide: bool, with_headers: bo
         rows.append([verdict.layer.value, verdict.word, verdict.why])
         rows += [["", "", f"- {fact}"] for fact in verdict.evidence]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
+    if leg.kernel is not None:
+        odd = (*leg.kernel.differences, *leg.kernel.directions[leg.direction].differences)
+        lines += [f"  {line}" for line in kernel_report.difference_lines(odd)]
     return lines
 
 

@@ -32,17 +32,22 @@ def as_text(pod: Json, found: FlowReport, wide: bool, with_headers: bool) -> str
 
 
 def summary(pod: Json, found: FlowReport) -> str:
-    """The answer, in one sentence."""
+    """The answer, in one sentence. An entry says that a packet was let pass, not that anybody answered."""
     count = len(found.flows)
-    text = f"{ref(pod)} on node {node_of(pod)}: {count} established flow{'' if count == 1 else 's'}"
+    text = f"{ref(pod)} on node {node_of(pod)}: {count} conntrack entr{'y' if count == 1 else 'ies'}"
     if found.unread:
         text += " as far as could be read"
+    parts = []
     if found.only_established:
-        passes = "passes" if found.only_established == 1 else "pass"
-        return (
-            f"{text}, {found.only_established} of them {passes} only because established: the rules would drop it now."
-        )
-    return f"{text}; none passes against the rules of now." if count else f"{text}."
+        one = found.only_established == 1
+        passes = "is a flow that passes" if one else "are flows that pass"
+        parts.append(f"{found.only_established} {passes} only because established: the rules would drop it now")
+    if found.undecided:
+        parts.append(f"of {found.undecided} it is not known what the rules of now say")
+    if count and not parts:
+        allowed = all(flow.rules.decision is Decision.ALLOW for flow in found.flows)
+        parts.append("the rules of now allow all of them" if allowed else "none passes against the rules of now")
+    return f"{text}{', ' if parts else ''}{'; '.join(parts)}."
 
 
 def _table_text(view: MapView) -> str:
@@ -69,6 +74,8 @@ def _row(flow: EstablishedFlow, wide: bool) -> list[object]:
 
 def note(flow: EstablishedFlow) -> str:
     """What is special about the flow; empty for most."""
+    if flow.rules.code == "NO_FILTER":
+        return "no program is attached: nothing is filtered"
     if flow.only_established:
         return "allowed only because it was established"
     if flow.passes is False:
@@ -84,6 +91,7 @@ def as_data(pod: Json, found: FlowReport) -> Json:
         "node": node_of(pod),
         "answer": summary(pod, found),
         "onlyEstablished": found.only_established,
+        "undecided": found.undecided,
         "unread": list(found.unread),
         "maps": [
             {"id": m.id, "layout": m.layout, "entriesInUse": m.total, "maxEntries": m.max_entries, "pin": m.pin or None}

@@ -8,8 +8,10 @@ from typing import Any
 from kubectl_netpol.diagnose.alignment import who
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.conntrack import made_under
+from kubectl_netpol.kernel.conntrack import text as conntrack_text
 from kubectl_netpol.kernel.generation import Generation
-from kubectl_netpol.kernel.verdict import conntrack_text, slot_text, slots_text, state_text, used_slots
+from kubectl_netpol.kernel.identity import pinned_name
+from kubectl_netpol.kernel.verdict import slot_text, slots_text, state_text, used_slots
 from kubectl_netpol.model.flow import Direction, protocol_name
 from kubectl_netpol.model.kernel import (
     ClusterSlot,
@@ -111,7 +113,8 @@ def direction_lines(view: DirectionView, veth: str) -> list[str]:
     lines += _pin_lines(view)
     if view.program is not None:
         lines.append(f"  maps            {_maps_line(view)}")
-    lines.append(f"  pod state       {_state_line(view.maps.get('pod_state'))}")
+    if view.program is not None:
+        lines.append(f"  pod state       {_state_line(view.maps.get('pod_state'))}")
     return lines + [f"  {line}" for line in difference_lines(view.differences)]
 
 
@@ -150,7 +153,8 @@ def _state_line(view: MapView | None) -> str:
 
 
 def map_label(view: MapView, direction: Direction) -> str:
-    return layouts.map_name(view.role, direction.value) or "unknown"
+    """The agent's name for the map: by its role, else by its pin, else none."""
+    return layouts.map_name(view.role, direction.value) or pinned_name(view.pin) or "unknown"
 
 
 def maps_of(view: DirectionView) -> list[MapView]:

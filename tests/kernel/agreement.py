@@ -8,14 +8,15 @@ only entry that a packet can change, its own in conntrack, is put back after eac
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
 
 from kubectl_netpol.kernel import decode, layouts
-from kubectl_netpol.kernel.verdict import decide
-from kubectl_netpol.model.flow import Direction, Flow
+from kubectl_netpol.kernel.verdict import decide, scan
+from kubectl_netpol.model.flow import Direction, Flow, host_network
 from kubectl_netpol.model.kernel import MapView
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from tests.lab import bpfsys, build
@@ -37,7 +38,24 @@ SOURCE_PORTS = [0, 80, 40000, 40001]
 PROTOCOLS = [6, 6, 6, 17, 17, 132, 1, 58, 0, 2, 47, 253, 254, 255]
 SLOT_PROTOCOLS = [6, 6, 6, 17, 132, 254, 254, 254, 255, 0, 1, 47]
 PRIORITIES = [0, 1, 5, 999, 1000, 1001, 2000, 2005, 3000]
+ACTIONS = [0, 0, 1, 1, 2, 2, 2, 5]
 STATES = [0, 0, 0, 1, 1, 2, None]
+
+
+UNSEEN = ("ESTABLISHED", "REPLY", "ICMPV6", "OTHER_FAMILY")
+"""Verdicts by which a packet passes before the program looks at the rules: no policy event is written then."""
+TIERS = ("ERROR", "ADMIN", "NETWORK_POLICY", "BASELINE", "DEFAULT")
+"""By their number in the policy event of agents >= 1.3.0."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the program itself says of its decision, in its policy event."""
+
+    verdict: int
+    """1 allow, 0 deny."""
+    tier: str
+    """Empty before 1.3.0."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +68,49 @@ class Case:
     model: Verdict
     kernel: int
     """What the program returned: 0 TC_ACT_OK, 2 TC_ACT_SHOT."""
-
-    @property
-    def agrees(self) -> bool:
-        expected = {bpfsys.TC_ACT_OK: Decision.ALLOW, bpfsys.TC_ACT_SHOT: Decision.DENY}[self.kernel]
-        return self.model.decision is expected
+    event: Event | None
+    maps: dict[str, MapView]
 
     @property
     def open(self) -> bool:
         """Agents 1.2.0 to 1.2.3 and 1.2.4 to 1.2.7 have equal maps and differ in one rule: the model may not guess."""
         return self.model.code == "ANY_PROTOCOL_PORTS" and 10200 <= self.variant[1] < 10300
+
+    @property
+    def disagreement(self) -> str:
+        """What the model and the program do not agree on; empty where they do."""
+        allowed = {bpfsys.TC_ACT_OK: True, bpfsys.TC_ACT_SHOT: False}[self.kernel]
+        if allowed is not self._expected():
+            return f"the program returns {self.kernel}"
+        if (self.event is None) is not (self.model.code in UNSEEN):
+            return f"the policy event is {self.event}"
+        if self.event is not None and bool(self.event.verdict) is not allowed:
+            return f"the policy event says {self.event}"
+        if self.event is not None and self.event.tier != (self.model.decided.get("tier") or ""):
+            return f"the policy event says {self.event.tier or 'no tier'}"
+        return self._prefix_is_wrong()
+
+    def _expected(self) -> bool:
+        """The model's answer; where it must leave one open, what it says once it is told the version."""
+        if not self.open:
+            assert self.model.decision is not Decision.UNKNOWN, self.model
+            return self.model.decision is Decision.ALLOW
+        table = self.maps["np"].lpm
+        entry = table.lookup(host_network(self.flow.peer(Direction(self.variant[0])))) if table else None
+        assert entry is not None
+        return scan(entry, self.flow, any_checks_ports=self.variant[1] >= 10204)[1]
+
+    def _prefix_is_wrong(self) -> str:
+        """The entry that is said to decide has to be the longest of its map that holds the peer."""
+        decided = self.model.decided
+        if "prefix" not in decided:
+            return ""
+        peer = self.flow.peer(Direction(self.variant[0]))
+        [view] = [view for view in self.maps.values() if view.id == decided["mapId"]]
+        assert view.lpm is not None
+        holding = [entry.prefix for entry in view.lpm.entries if peer in entry.prefix]
+        longest = max(holding, key=lambda prefix: prefix.prefixlen)
+        return "" if str(longest) == decided["prefix"] else f"the longest prefix is {longest}"
 
 
 def variants() -> list[tuple[str, int, bool]]:
@@ -85,6 +136,7 @@ def _world(
     variant: tuple[str, int, bool], under_test: LoadedVariant, choose: random.Random, packets: int
 ) -> Iterator[Case]:
     established = _fill(under_test, choose)
+    under_test.events.read()
     maps = views(under_test.maps.values())
     direction = Direction(variant[0])
     table = under_test.conntrack()
@@ -95,9 +147,21 @@ def _world(
         known = flow if flow.protocol in (6, 17, 132) else Flow(flow.source, flow.destination, flow.protocol, 0, 0)
         verdict = decide(Layer.ATTACHED, direction, known, maps, (), IFINDEX)
         returned = under_test.run(packet)
-        yield Case(variant, known, verdict, returned)
+        yield Case(variant, known, verdict, returned, _event(under_test), maps)
         if known.source.version == (6 if variant[2] else 4):
             _put_back(under_test, table, known, direction)
+
+
+def _event(under_test: LoadedVariant) -> Event | None:
+    """The record that the last run wrote: addresses and ports, protocol and verdict, from 1.3.0 on the tier too."""
+    records = under_test.events.read()
+    if not records:
+        return None
+    [record] = records
+    layout = under_test.layout
+    at = 2 * (16 if layout.ipv6 else 4) + 12
+    tier = TIERS[record[at + 9]] if layout.npa_gen >= 10300 else ""
+    return Event(struct.unpack_from("<I", record, at)[0], tier)
 
 
 def _put_back(under_test: LoadedVariant, table: dict[bytes, bytes], flow: Flow, direction: Direction) -> None:
@@ -147,7 +211,7 @@ def _slots(room: int, choose: random.Random) -> list[tuple[int, int, int]]:
 
 
 def _word(choose: random.Random) -> int:
-    return choose.choice(PRIORITIES) * 10 + choose.choice([0, 1, 2, 2])
+    return choose.choice(PRIORITIES) * 10 + choose.choice(ACTIONS)
 
 
 def _entry(under_test: LoadedVariant, family: int, choose: random.Random) -> Flow:

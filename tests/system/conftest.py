@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,15 @@ class User:
         return {**found, "PATH": f"{self.bin}:{found['PATH']}"}
 
     def debug_pods(self) -> list[str]:
-        """Names of the plugin's own pods that still exist."""
+        """Names of the plugin's own pods. One that was deleted has a grace period of a second to go in: it is waited
+        for, and is in the list if it stays."""
         label = "app.kubernetes.io/managed-by=kubectl-netpol-ebpf"
-        return [p["metadata"]["name"] for p in self.lab.server.list("Pod", labels=label)]
+        until = time.monotonic() + 10
+        while True:
+            pods = self.lab.server.list("Pod", labels=label)
+            if time.monotonic() > until or not any(p["metadata"].get("deletionTimestamp") for p in pods):
+                return [p["metadata"]["name"] for p in pods]
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_a_connection_that_the_rules_would_drop_now(user: User) -> None:
         assert (flow["rulesCode"], flow["note"]) == ("NO_ENTRY", "allowed only because it was established")
         assert 0 <= flow["lastSeenAgoNs"] < 60e9
         first = user.run("conntrack", "pod/nginx").stdout.splitlines()[0]
-        assert "1 of them passes only because established" in first
+        assert "1 is a flow that passes only because established" in first
 
         question = ("explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80")
         code, answer = data(user, *question)

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from kubectl_netpol.diagnose import alignment
-from kubectl_netpol.diagnose.alignment import Status
+from kubectl_netpol.diagnose.alignment import Held, Status
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import Collection
 from tests.unit.builders import (
@@ -38,8 +38,8 @@ from tests.unit.builders import (
 TRUE, FALSE = "10.0.1.218/32", "10.0.96.116/32"
 
 
-def align(table, direction=Direction.INGRESS, complete=True, idle=False, **objects):
-    """``table``: prefix -> slots of the attached map, None where it was not read."""
+def align(table, direction=Direction.INGRESS, held=None, **objects):
+    """``table``: prefix -> slots of the attached map, None where it was not read; ``held``: more of ``Held``."""
     found = {
         "pods": [NGINX, ACCESS_TRUE, ACCESS_FALSE],
         "networkpolicies": [ACCESS_NGINX],
@@ -47,7 +47,7 @@ def align(table, direction=Direction.INGRESS, complete=True, idle=False, **objec
         **objects,
     }
     lpm = None if table is None else np_view(table).lpm
-    return alignment.align(NGINX, direction, world(**found), lpm, complete=complete, idle=idle)
+    return alignment.align(NGINX, direction, world(**found), Held(lpm, **(held or {})))
 
 
 def statuses(*arguments, **more) -> dict[str, Status]:
@@ -132,10 +132,22 @@ CASES = {
         Status.IDLE,
         TRUE,
         ACCESS_MAP,
-        {"idle": True, "networkpolicies": [], "policyendpoints": []},
+        {"held": {"idle": True}, "networkpolicies": [], "policyendpoints": []},
     ),
+    "nothing-attached": (Status.NOT_ENFORCED, TRUE, None, {"held": {"attached": False}}),
+    "slots-not-looked-at": (
+        Status.CUT_OFF,
+        TRUE,
+        {**ACCESS_MAP, TRUE: [(6, number, 0) for number in range(1, 9)]},
+        {
+            "held": {"slots": 4},
+            "networkpolicies": [rule({"podSelector": match(access="true")}, ports=[{"port": n} for n in range(1, 9)])],
+            "policyendpoints": [endpoint("access-nginx", pods=[NGINX], ingress=[entry("10.0.1.218", *MANY[:8])])],
+        },
+    ),
+    "agent-of-other-rules": (Status.UNKNOWN, TRUE, {**ACCESS_MAP, TRUE: [TCP80]}, {"held": {"exact": False}}),
     "map-unread": (Status.UNKNOWN, TRUE, None, {}),
-    "map-read-in-part": (Status.UNKNOWN, TRUE, {OWN: [ANY]}, {"complete": False}),
+    "map-read-in-part": (Status.UNKNOWN, TRUE, {OWN: [ANY]}, {"held": {"complete": False}}),
     "endpoints-unread": (
         Status.UNKNOWN,
         TRUE,
@@ -223,9 +235,7 @@ def test_the_family_of_an_empty_map_is_that_of_the_pod():
         six,
         Direction.INGRESS,
         world(pods=[six], networkpolicies=[made], policyendpoints=slices),
-        np_view({}, family=6).lpm,
-        complete=True,
-        idle=False,
+        Held(np_view({}, family=6).lpm),
     )
     assert {str(row.prefix): row.status for row in found.rows} == {
         "fd00::/64": Status.NOT_IN_MAP,

@@ -65,7 +65,7 @@ FLOW = ("--port", "80", "--from")
         ("good", ("explain", "accesstrue", "--to", "nginx"), 0, "ALLOW: "),
         ("bad", ("explain", "nginx"), 1, "default/nginx-f8d9c6576-8b4vf on node node-a: "),
         ("bad", ("explain", "nginx", "--direction", "egress"), 0, "default/nginx-f8d9c6576-8b4vf on node node-a: "),
-        ("bad", ("explain", "nginx", *FLOW, "accesstrue"), 1, "DROP: "),
+        ("bad", ("explain", "nginx", *FLOW, "accesstrue"), 1, "DROP, although the YAML allows it: "),
         ("unread", ("explain", "nginx"), 3, "default/nginx-f8d9c6576-8b4vf on node node-a: "),
         ("unread", ("explain", "nginx", *FLOW, "accesstrue"), 3, "UNKNOWN: "),
         ("good", ("maps", "nginx"), 0, "default/nginx-f8d9c6576-8b4vf on node node-a"),

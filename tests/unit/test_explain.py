@@ -127,10 +127,10 @@ ODD_MAP = [map_row(102, 11, 8, 400) if m["id"] == 102 else m for m in GOOD["maps
 @pytest.mark.parametrize(
     ("sections", "of_flow", "of_pod"),
     [
-        ({**NO_TC, "via": "agent"}, "with --via python or --via tools", "with --via python or --via tools"),
+        ({**NO_TC, "via": "agent"}, "with --via python", "with --via python"),
         ({**NO_TC, "via": "tools"}, "with --via python", "with --via python"),
         (NO_TC, "ask again: filters: no tc there", "ask again: filters: no tc there"),
-        ({"maps": ODD_MAP}, "ask again with --ask-kernel", "map 102 of unknown layout"),
+        ({"maps": ODD_MAP}, "ask again with --ask-kernel", "map 102, LPM_TRIE of unknown layout"),
         (
             {"filters": [tc_filter(7, "egress", "other", 9, pref=0), *GOOD["filters"]]},
             "`bpftool prog show id ID`",
@@ -207,7 +207,7 @@ NODE_ONLY = {f"{NODE_IP}/32": [ANY]}
         (rules(), EGRESS, {}, True, "egress is not restricted by any NetworkPolicy, and the kernel agrees"),
         (rules(NODE_ONLY), INGRESS, {}, False, "but 1 of 2 entries differ: see STATUS"),
         ({**rules(), "filters": []}, INGRESS, {}, False, "but no handle_ingress filter is attached"),
-        ({**rules(), "filters": []}, EGRESS, {}, True, "and the kernel agrees"),
+        ({**rules(), "filters": []}, EGRESS, {}, False, "nothing is filtered, and replies to what passes here are not"),
         ({**rules(), "filters": None}, INGRESS, {}, None, "the kernel was not read"),
         ({**rules(), "links": [], "routes": []}, INGRESS, {}, None, "the kernel was not read: no link eni"),
         ({**rules(), "programs": rules()["programs"][1:]}, INGRESS, {}, None, "program 432 is gone"),
@@ -215,7 +215,13 @@ NODE_ONLY = {f"{NODE_IP}/32": [ANY]}
         (rules(states={0: APPLIED}), INGRESS, {}, False, "the pod state is missing (key 1)"),
         (rules(states={0: DEFAULT_ALLOW, 1: 1}), INGRESS, {}, False, "but the pod state is DEFAULT_ALLOW"),
         (rules(NODE_ONLY, {0: DEFAULT_ALLOW, 1: 1}), INGRESS, UNSELECTED, True, "and the kernel agrees"),
-        (rules(NODE_ONLY, {0: DEFAULT_DENY, 1: 1}), INGRESS, UNSELECTED, False, "but the pod state is DEFAULT_DENY"),
+        (
+            rules(NODE_ONLY, {0: DEFAULT_DENY, 1: 1}),
+            INGRESS,
+            UNSELECTED,
+            None,
+            "right where NETWORK_POLICY_ENFORCING_MODE is strict",
+        ),
         (
             rules(NODE_ONLY),
             INGRESS,

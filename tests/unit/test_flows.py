@@ -65,7 +65,7 @@ def test_what_the_rules_would_drop_now_comes_first():
     assert (str(first.entry.source), first.rules.code, first.passes) == (FALSE, "NO_ENTRY", True)
     assert report.note(first) == "allowed only because it was established"
     text = report.as_text(NGINX, flows, False, True)
-    assert "3 established flows, 1 of them passes only because established" in text.splitlines()[0]
+    assert "3 conntrack entries, 1 is a flow that passes only because established" in text.splitlines()[0]
 
 
 def test_a_flow_of_another_state_is_judged_again():

@@ -82,7 +82,7 @@ def test_other_combinations_are_unknown(names, says):
 def test_a_map_of_unknown_layout_makes_the_program_unknown():
     known = maps(4, "np", "cp", "two states", "ifindex")
     odd = MapView(7, "unknown", layouts.unknown_layout(9, 28, 8), 9, 28, 8, 100)
-    assert "map 7 of unknown layout (LRU_HASH, key 28 B, value 8 B)" in str(generation_of(known, [odd]))
+    assert "map 7, LRU_HASH of unknown layout (key 28 B, value 8 B)" in str(generation_of(known, [odd]))
     gone = MapView(8, "unknown", "not read", 0, 0, 0, 0, reason="EPERM")
     assert generation_of(known, [gone]) == "its map 8 could not be read: EPERM"
     twice = MapView(9, "np", "rules", 11, 8, 288, 65536)

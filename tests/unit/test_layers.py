@@ -124,7 +124,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             {**RULES, "links": [], "routes": []},
             {},
-            "ALLOW ALLOW ALLOW UNKNOWN -",
+            "ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
             Cause.UNKNOWN,
             None,
         ),
@@ -132,7 +132,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             {**RULES, "filters": None},
             {},
-            "ALLOW ALLOW ALLOW UNKNOWN -",
+            "ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
             Cause.UNKNOWN,
             None,
         ),
@@ -231,10 +231,10 @@ def test_unread_tcx_programs_are_said():
     unread = {"tcx": None, "errors": [{"what": "tcx", "error": "tc does not show them"}]}
     found = leg(article({**RULES, **unread})).decided_by
     assert found.decision.value == "allow"
-    assert "a tcx program there would run first and could decide (tcx: tc does not show them)" in found.evidence[-1]
+    assert "tcx programs were not read, and would run first (tcx: tc does not show them)" in found.evidence[-1]
     without = leg(article({**RULES, **unread, "filters": []})).decided_by
     assert (without.decision.value, without.code) == ("allow", "NO_FILTER")
-    assert "could decide" in without.evidence[-1]
+    assert "would run first" in without.evidence[-1]
 
 
 def test_the_host_network_has_no_kernel_part():
@@ -263,7 +263,7 @@ def conntrack(value, states=None, source=TRUE_IP, port=80):
         (conntrack(2, {0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}), "accesstrue", "ALLOW", "ESTABLISHED"),
         (conntrack(7, {0: APPLIED, 1: APPLIED}), "accesstrue", "ALLOW", "ESTABLISHED"),
         (conntrack(2, {}), "accesstrue", "-", "NOT_ASKED"),
-        ({**RULES, "maps": [m for m in RULES["maps"] if m["id"] != 21]}, "accesstrue", "UNKNOWN", "NOT_READ"),
+        ({**RULES, "maps": [m for m in RULES["maps"] if m["id"] != 21]}, "accesstrue", "UNKNOWN", "NO_TABLE"),
         ({**RULES, "maps": [*RULES["maps"][1:], map_row(21, 9, 24, 1, None)]}, "accesstrue", "UNKNOWN", "NOT_READ"),
     ],
     ids=[

@@ -65,7 +65,6 @@ def test_every_layout_is_a_whole_number_of_its_structs():
             assert layout.key_size == 4 + (4 if layout.family == 4 else 16)
         if layout.role == "conntrack":
             assert layouts.CONNTRACK_KEYS[layout.key_size].size == layout.key_size
-            assert layout.value in layouts.CONNTRACK_VALUES
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_pod_behind_its_own_service_is_not_its_own_backend():
 
 
 def test_a_service_port_that_does_not_exist_leads_to_no_pod():
-    with pytest.raises(UsageError, match="service default/web has no running pod behind 81/TCP"):
+    with pytest.raises(UsageError, match="service default/web has no port 81/TCP; it has 80/TCP"):
         legs("client", destination="svc/web", port="81")
 
 

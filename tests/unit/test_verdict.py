@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_netpol.kernel import verdict
+from kubectl_netpol.kernel import conntrack, verdict
 from kubectl_netpol.model.flow import Direction, Flow
 from kubectl_netpol.model.kernel import ClusterSlot, ConntrackEntry, Slot
 from kubectl_netpol.model.verdict import Decision, Layer
@@ -299,13 +299,13 @@ def entry(source="10.0.0.7", destination="10.0.99.99", port=80, protocol=6, owne
 def test_established_flows_are_those_of_this_pod_and_veth(change, found):
     asked = Flow(ip_address("10.0.0.7"), ip_address("10.0.99.99"), 6, 80)
     entries = [entry(**change)]
-    assert bool(verdict.conntrack_entries(entries, Direction.INGRESS, asked, 7)) is found
+    assert bool(conntrack.like(entries, Direction.INGRESS, asked, 7)) is found
 
 
 def test_without_an_ifindex_the_owner_is_enough():
     asked = flow("10.0.0.7", "10.0.99.99")
-    assert verdict.conntrack_entries([entry()], Direction.INGRESS, asked, None) == (entry(),)
-    assert verdict.conntrack_entries([entry()], Direction.EGRESS, asked, None) == ()
+    assert conntrack.like([entry()], Direction.INGRESS, asked, None) == (entry(),)
+    assert conntrack.like([entry()], Direction.EGRESS, asked, None) == ()
 
 
 # ---- texts

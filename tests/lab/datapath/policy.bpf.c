@@ -320,7 +320,9 @@ INLINE __u32 evaluate(const struct flow *flow, __u8 np_state, __u8 *tier)
 
 	fill_peer(flow, &peer);
 	scan_cluster_policy(&peer, flow, &overall, &baseline);
-	if (overall.found && overall.priority <= LAST_ADMIN_PRIORITY && overall.action != ACTION_PASS) {
+	/* An admin rule of any other action, also one that nobody defined, leaves the decision to the next tier. */
+	if (overall.found && overall.priority <= LAST_ADMIN_PRIORITY &&
+	    (overall.action == ACTION_DENY || overall.action == ACTION_ACCEPT)) {
 		*tier = TIER_ADMIN;
 		return overall.action == ACTION_ACCEPT;
 	}
@@ -329,6 +331,7 @@ INLINE __u32 evaluate(const struct flow *flow, __u8 np_state, __u8 *tier)
 		*tier = TIER_NETWORK_POLICY;
 		return answer == NP_ALLOW;
 	}
+	/* Not so here: everything but Pass ends it. */
 	if (baseline.found && baseline.action != ACTION_PASS) {
 		*tier = TIER_BASELINE;
 		return baseline.action == ACTION_ACCEPT;
