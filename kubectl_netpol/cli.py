@@ -139,13 +139,11 @@ def _directions(text: str) -> tuple[Direction, ...]:
         raise UsageError(f'--direction "{text}" is not one of ingress, egress, both') from None
 
 
-def main() -> None:
-    """The entry point: every way a run can end becomes one exit code, and at most two lines on stderr."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
-    """Run one command line. Returns the exit code; prints no traceback unless NETPOL_EBPF_DEBUG is set."""
+    """Run one command line: every way it can end becomes one exit code, and at most two lines on stderr.
+
+    No traceback is printed unless NETPOL_EBPF_DEBUG is set.
+    """
     _signals_are_exceptions()
     try:
         code = _invoke(arguments)

@@ -17,10 +17,18 @@ from kubectl_netpol.policy.world import name_of, namespace_of, node_of, on_host_
 Json = dict[str, Any]
 
 TC_ACT_OK, TC_ACT_SHOT = 0, 2
+WRITTEN_TYPES = (0, 1, 2, 5, 6, 9, 10)
+"""Types of maps that a program may keep something in: hashes, arrays, LRU hashes (linux/bpf.h), or not known (0)."""
 RETURNS = {
     TC_ACT_OK: (Decision.ALLOW, "0 (TC_ACT_OK)"),
     TC_ACT_SHOT: (Decision.DENY, "2 (TC_ACT_SHOT)"),
 }
+
+
+UNKNOWN_GENERATION = (
+    "the program's generation is not known: if it keeps conntrack entries under another key than those that are known, "
+    "the one that it made for the test packet is still there"
+)
 
 
 def leg_id(leg: Leg) -> str:
@@ -40,7 +48,10 @@ def to_ask(legs: Iterable[Leg], node: str, document: Json) -> Iterator[Asked]:
             continue
         flow = replace(leg.ends.flow, source_port=None)
         owner = flow.owner(leg.ends.direction)
-        yield Asked(leg_id(leg), flow, owner, kernel.ifindex, side.program.id, side.maps.get("conntrack"))
+        # A program of an unknown generation may write into another map than this one: it is not run then.
+        known = not any(other.type in WRITTEN_TYPES for other in side.other_maps)
+        table = side.maps.get("conntrack") if known else None
+        yield Asked(leg_id(leg), flow, owner, kernel.ifindex, side.program.id, table)
 
 
 def verdict_of(leg: Leg, kernel: PodKernel | None, readings: Mapping[str, NodeReading]) -> Verdict:
@@ -62,7 +73,10 @@ def verdict_of(leg: Leg, kernel: PodKernel | None, readings: Mapping[str, NodeRe
     port = f" from source port {answer['source_port']}" if answer["source_port"] else ""
     why = f"program {number} itself returned {returned} for a test packet{port}"
     decided = {"sourcePort": answer["source_port"], "conntrackEntry": answer["entry"]}
-    return Verdict(layer, decision, "TEST_RUN", why, _left(answer), decided)
+    facts = _left(answer)
+    if decision is Decision.ALLOW and kernel is not None and not kernel.directions[leg.ends.direction].agents:
+        facts = (*facts, UNKNOWN_GENERATION)
+    return Verdict(layer, decision, "TEST_RUN", why, facts, decided)
 
 
 def _left(answer: Json) -> tuple[str, ...]:

@@ -76,8 +76,9 @@ def _one_flow(leg: Leg, kernel: PodKernel, view: DirectionView, table: MapView) 
         return found
     if not table.complete:
         return _unread(table)
-    if found.decision is Decision.UNKNOWN and found.code == "UNKNOWN_PROGRAM":
-        return found
+    unknown = passing_now((), view)
+    if isinstance(unknown, str):
+        return Verdict(LAYER, Decision.UNKNOWN, "NOT_READ", f"whether an entry lets it pass is not known: {unknown}")
     again = tuple(fact for fact in found.evidence if fact.startswith("aws_conntrack_map"))
     why = f"no entry lets the flow from source port {flow.source_port} pass: the rules decide"
     return Verdict(LAYER, Decision.NONE, "NO_ENTRY", why, again)

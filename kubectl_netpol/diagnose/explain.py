@@ -238,7 +238,25 @@ def _direction(pod: Json, direction: Direction, world: World, kernel: PodKernel 
     )
     alignment = align(pod, direction, world, held)
     agrees = _agrees(pod, view, alignment, pins_unread=bool(kernel and kernel.pins_unread))
+    disputed = kernel.interfaces[0].disputed if kernel else ""
+    if disputed:
+        return DirectionReport(direction, view, alignment, f"{_what(direction, alignment)}; {disputed}", None)
+    further = _further(kernel, direction) if kernel and agrees else ""
+    if further:
+        return DirectionReport(direction, view, alignment, f"{_what(direction, alignment)}, but {further}", False)
     return DirectionReport(direction, view, alignment, _summary(pod, direction, view, alignment, agrees), agrees)
+
+
+def _further(kernel: PodKernel, direction: Direction) -> str:
+    """What is wrong with a further interface of a multi-NIC pod whose own interface is as it should be."""
+    if kernel.directions[direction].filter is None:
+        return ""
+    for one in kernel.interfaces[1:]:
+        view = one.directions[direction]
+        wrong = next((found for found in view.differences if found.code in (*WRONG_ATTACHMENT, *OPEN_HOOK)), None)
+        if wrong is not None:
+            return f"its interface {one.index} is not like that: {wrong.text}"
+    return ""
 
 
 def _nothing_attached(view: DirectionView | None) -> bool:
@@ -266,7 +284,7 @@ def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins
     if view is None or view.reason or alignment.reason:
         return None
     if view.filter is None:
-        if view.filters or view.tcx or view.clsact is None:
+        if view.foreign or view.clsact is None:
             return None
         # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
         return not alignment.policies
@@ -282,8 +300,18 @@ def _agrees(pod: Json, view: DirectionView | None, alignment: Alignment, *, pins
     return None if pins_unread or _incomplete(view) else True
 
 
-WRONG_ATTACHMENT = ("OTHER_PROGRAM", "OTHER_MAP", "UNPINNED_MAP", "PIN_OF_ANOTHER", "NO_PROGRAM_PIN", "NO_MAPS")
+WRONG_ATTACHMENT = (
+    "OTHER_DIRECTION",
+    "OTHER_PROGRAM",
+    "OTHER_MAP",
+    "UNPINNED_MAP",
+    "PIN_OF_ANOTHER",
+    "NO_PROGRAM_PIN",
+    "NO_MAPS",
+)
 """Differences through which what the agent writes is not what packets meet."""
+OPEN_HOOK = ("NO_CLSACT", "NO_FILTER", "NEVER_RUNS", "NOT_DIRECT_ACTION")
+"""Differences through which nothing of the agent's meets packets."""
 
 
 def _states_agree(view: DirectionView, alignment: Alignment) -> bool | None:
@@ -328,23 +356,27 @@ def _lets_all_through(view: DirectionView) -> bool | None:
     return any(entry.prefix.prefixlen == 0 and (PROTOCOL_ANY, 0, 0) in entry.slots for entry in rules.lpm.entries)
 
 
+def _what(direction: Direction, alignment: Alignment) -> str:
+    names = ", ".join(alignment.policies)
+    return f"{direction} is restricted by {names}" if names else f"{direction} is not restricted by any NetworkPolicy"
+
+
 def _summary(
     pod: Json, direction: Direction, view: DirectionView | None, alignment: Alignment, agrees: bool | None
 ) -> str:
     if on_host_network(pod):
         return f"{direction} is not filtered: the pod is on the host network"
-    names = ", ".join(alignment.policies)
-    what = f"{direction} is restricted by {names}" if names else f"{direction} is not restricted by any NetworkPolicy"
+    what = _what(direction, alignment)
     if view is None:
         return f"{what}; the kernel was not read"
     if view.reason:
         return f"{what}; the kernel was not read: {view.reason}"
     if agrees:
-        seen = ", as far as tc shows (tcx programs, which would run first, were not read)" if view.tcx_unread else ""
+        seen = ", as far as tc shows (what runs before tc filters was not read)" if view.tcx_unread else ""
         return f"{what}, and the kernel agrees{seen}"
     if alignment.reason:
         return f"{what}, as far as the API could be read: not read: {alignment.reason}"
-    if view.filter is None and (view.filters or view.tcx):
+    if view.filter is None and view.foreign:
         return f"{what}, but no {direction.program_name} filter is attached, and what others do there is not known"
     if view.filter is None:
         replies = "" if alignment.policies else ", and replies to what passes here are not known as replies"
@@ -422,6 +454,9 @@ def _pod_next(pod: Json, reports: tuple[DirectionReport, ...], agrees: bool | No
     where = f"-n {namespace_of(pod)}"
     if agrees is None:
         why = next((reason for report in reports if (reason := _why_unknown(report))), "not all of it was read")
+        if kernel is not None and kernel.interfaces[0].disputed:
+            disputed = kernel.interfaces[0].disputed
+            return f"{disputed}: compare `ip route get` and `ip link` on node {node_of(pod)}"
         if kernel is not None and kernel.via:
             return f"{why}: read node {node_of(pod)} with --via python"
         return f"find out why it could not be compared, and ask again: {why}"

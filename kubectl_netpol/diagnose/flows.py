@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_netpol.diagnose import attached
 from kubectl_netpol.diagnose.established import passing_now, table_of
 from kubectl_netpol.kernel import conntrack
-from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.model.flow import Address, Direction, Flow
 from kubectl_netpol.model.kernel import ConntrackEntry, DirectionView, InterfaceView, MapView, PodKernel
-from kubectl_netpol.model.verdict import Decision, Layer, Verdict
+from kubectl_netpol.model.verdict import Decision, Verdict
 from kubectl_netpol.policy.world import World, pod_ips
 
 Json = dict[str, Any]
@@ -117,7 +117,7 @@ def _of_direction(
         flow = Flow(entry.source, entry.destination, entry.protocol, entry.port)
         key = flow.peer(view.direction), entry.protocol, entry.port
         if key not in judged:
-            judged[key] = _rules(view, flow)
+            judged[key] = attached.verdict(interface, view, flow)
         yield EstablishedFlow(
             entry=entry,
             direction=view.direction,
@@ -125,28 +125,18 @@ def _of_direction(
             made_under="" if isinstance(generation, str) else conntrack.made_under(entry, generation),
             # 0: the node's clock could not be read (--via agent).
             age_ns=None if entry.last_seen is None or not now else max(0, now - entry.last_seen),
-            passes=_passes(view, entry),
+            passes=_passes(view, entry, judged[key]),
             rules=judged[key],
             source=world.who(entry.source) or "unknown address",
             destination=world.who(entry.destination) or "unknown address",
         )
 
 
-def _passes(view: DirectionView, entry: ConntrackEntry) -> bool | None:
-    if view.filter is None and not view.reason and view.clsact is not None:
-        return True
+def _passes(view: DirectionView, entry: ConntrackEntry, rules: Verdict) -> bool | None:
+    if rules.code in attached.NOT_THE_PROGRAM:
+        return True if rules.decision is Decision.ALLOW else None
     found = passing_now([entry], view)
     return None if isinstance(found, str) else bool(found)
-
-
-def _rules(view: DirectionView, flow: Flow) -> Verdict:
-    if view.reason or (view.filter is None and view.clsact is None):
-        why = f"what is attached is not known: {view.reason or 'the qdiscs could not be read'}"
-        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
-    if view.filter is None:
-        why = f"no {view.direction.program_name} filter is attached: nothing is filtered"
-        return Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why)
-    return kernel_verdict.decide(Layer.ATTACHED, view.direction, flow, view.maps, view.other_maps)
 
 
 def _order(flow: EstablishedFlow) -> tuple[Any, ...]:

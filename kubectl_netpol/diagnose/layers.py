@@ -8,13 +8,15 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from kubectl_netpol.diagnose import attached as attached_layer
 from kubectl_netpol.diagnose import established as conntrack_layer
+from kubectl_netpol.diagnose.attached import NOT_THE_PROGRAM
 from kubectl_netpol.diagnose.plan import Leg
 from kubectl_netpol.kernel import inventory
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.flow import Direction, Flow
-from kubectl_netpol.model.kernel import Difference, DirectionView, PodKernel
+from kubectl_netpol.model.kernel import Difference, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import endpoints, networkpolicy
@@ -124,7 +126,7 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
 
 def _decided_by(leg: Leg, attached: Verdict, established: Verdict) -> Verdict:
     """One flow, named by its source port, is judged by conntrack before the rules are asked."""
-    if leg.ends.flow.source_port is None or attached.code in NOT_THE_PROGRAM:
+    if leg.ends.flow.source_port is None or attached.code in (*NOT_THE_PROGRAM, *BY_DESIGN):
         return attached
     if established.decision is Decision.ALLOW:
         return established
@@ -133,18 +135,7 @@ def _decided_by(leg: Leg, attached: Verdict, established: Verdict) -> Verdict:
     return established if unknown else attached
 
 
-NOT_THE_PROGRAM = (
-    "HOST_NETWORK",
-    "NOT_READ",
-    "NO_VETH",
-    "NO_FILTER",
-    "FOREIGN_FIRST",
-    "FOREIGN_ONLY",
-    "NOT_DIRECT_ACTION",
-    *BY_DESIGN,
-)
-"""Codes of an ATTACHED verdict that is not the word of the agent's program on an established flow."""
-OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE")
+OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE", "OTHER_DIRECTION")
 """Codes of an ATTACHED verdict that the program's own answer settles."""
 
 
@@ -256,59 +247,7 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
         return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
     if kernel is None:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", reason)
-    if kernel.ifindex is None:
-        return Verdict(layer, Decision.UNKNOWN, "NO_VETH", "; ".join(kernel.veth_evidence))
-    view = kernel.directions[direction]
-    hook = f"tc {direction.tc_hook} hook of {kernel.veth}"
-    if view.reason:
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", view.reason)
-    if view.filter is None:
-        return _no_filter(view, hook)
-    flow = _rules_only(leg.ends.flow)
-    found = kernel_verdict.decide(layer, direction, flow, view.maps, view.other_maps)
-    found = _with_caveat(replace(found, evidence=(_program_text(view, hook), *found.evidence)), view)
-    if not view.filter.direct_action:
-        why = f"filter {view.filter.name} has no direct-action: what its program returns decides nothing"
-        return replace(found, decision=Decision.UNKNOWN, code="NOT_DIRECT_ACTION", why=why)
-    if view.in_front and found.decision is not Decision.UNKNOWN:
-        why = (
-            f"{' and '.join(view.in_front)} runs first on the {hook} and may decide; if it passes the packet on, "
-            f"the agent's program says {found.word}: {found.why}"
-        )
-        return replace(found, decision=Decision.UNKNOWN, code="FOREIGN_FIRST", why=why)
-    return found
-
-
-def _no_filter(view: DirectionView, hook: str) -> Verdict:
-    name = view.direction.program_name
-    foreign = [f.text for f in view.filters] + [f"tcx program {number}" for number in view.tcx]
-    if foreign:
-        why = f"no {name} filter on the {hook}, and what {', '.join(foreign)} does there is not known"
-        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "FOREIGN_ONLY", why)
-    if view.clsact is None:
-        why = f"no {name} filter was seen on the {hook}, whose qdiscs could not be read"
-        return Verdict(Layer.ATTACHED, Decision.UNKNOWN, "NOT_READ", why)
-    qdisc = "" if view.clsact else " (there is no clsact qdisc)"
-    why = f"no {name} filter on the {hook}{qdisc}: nothing is filtered here"
-    return _with_caveat(Verdict(Layer.ATTACHED, Decision.ALLOW, "NO_FILTER", why), view)
-
-
-def _with_caveat(found: Verdict, view: DirectionView) -> Verdict:
-    """Where tcx programs could not be read (tc does not show them), each verdict says so."""
-    if not view.tcx_unread or found.decision is Decision.UNKNOWN:
-        return found
-    fact = f"tcx programs were not read, and would run first ({view.tcx_unread})"
-    why = f"{found.why} (unless a tcx program decides first, which could not be read)"
-    return replace(found, why=why, evidence=(*found.evidence, fact))
-
-
-def _program_text(view: DirectionView, hook: str) -> str:
-    assert view.program is not None
-    text = f"{hook}: filter {view.direction.program_name} runs program {view.program.id}"
-    pinned = view.pinned_program
-    if pinned is not None and pinned.id != view.program.id:
-        text += f", but the pin is program {pinned.id}: the agent writes maps that no packet meets"
-    return text
+    return attached_layer.verdict(kernel.interfaces[0], kernel.directions[direction], leg.ends.flow)
 
 
 def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import Difference, DirectionView, MapView
+from kubectl_netpol.model.kernel import Difference, DirectionView, MapView, ProgramView
 
 NOT_ATTACHED = Difference(
     "NOT_ATTACHED", "nothing is attached or pinned: right where no policy selects the pod (agents before 1.2.0)"
@@ -27,21 +27,51 @@ def differences(
     return (*_attachment(view, opposite, veth), *(_against_pins(view, identifier) if pins_known else ()))
 
 
+def made_for_the_other(program: ProgramView | None, maps: Mapping[str, MapView], direction: Direction) -> str:
+    """What tells that a program belongs to the opposite direction: it reads the other end of a packet as the peer."""
+    if program is None:
+        return ""
+    other = next(one for one in Direction if one is not direction)
+    for pin in (program.pin, *program.more_pins):
+        if pin.endswith(f"_{other.program_name}"):
+            return f"the {direction} filter runs program {program.id}, which is pinned as {pin}"
+    rules = maps.get("np")
+    for pin in (rules.pin, *rules.more_pins) if rules else ():
+        if pin.endswith(f"_{layouts.map_name('np', other)}"):
+            return f"the {direction} filter runs program {program.id}, whose rules are pinned as {pin}"
+    return ""
+
+
 def _attachment(view: DirectionView, opposite: DirectionView, veth: str) -> Iterator[Difference]:
     hook = f"tc {view.direction.tc_hook} hook of {veth}"
     name = view.direction.program_name
+    pinned = view.pinned_program
+    ours = [one for one in view.filters if one.name == name or (pinned is not None and one.program_id == pinned.id)]
+    for one in ours:
+        if one is not view.filter and not (one.sees(view.protocols) and view.filter is not None):
+            text = f"{one.text} (kind {one.kind}, protocol {one.protocol:#06x}, chain {one.chain}) on the {hook}"
+            yield Difference("NEVER_RUNS", f"{text} is the agent's, and no packet of the pod meets it")
+    if view.other_direction:
+        yield Difference("OTHER_DIRECTION", view.other_direction)
     if view.filter is None:
         if view.clsact is False:
             yield Difference("NO_CLSACT", f"{veth} has no clsact qdisc: no filter can be attached, nothing is filtered")
         else:
-            yield Difference("NO_FILTER", f"no filter {name} on the {hook}: nothing is filtered in this direction")
+            open_hook = "" if view.foreign else ": nothing is filtered in this direction"
+            yield Difference("NO_FILTER", f"no filter {name} on the {hook}{open_hook}")
         if opposite.filter is not None:
             other = opposite.direction
             yield Difference("ONE_HOOK_ONLY", f"{other} has its filter and {view.direction} has none")
         for left in view.filters:
-            yield Difference("FOREIGN_FILTER", f"{left.text} on the {hook} is not the agent's")
+            if left in ours:
+                continue
+            yield Difference(
+                "FOREIGN_FILTER", f"{left.text} on the {hook} has neither the agent's name nor the pinned program"
+            )
         for number in view.tcx:
             yield Difference("FOREIGN_TCX", f"tcx program {number} on the {hook} is not the agent's")
+        for number in view.xdp:
+            yield Difference("FOREIGN_XDP", f"XDP program {number} of {veth} is not the agent's")
         return
     for first in view.in_front:
         yield Difference("FOREIGN_FIRST", f"{first} runs before {name} on the {hook} and may decide first")

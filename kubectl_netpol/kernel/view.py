@@ -36,6 +36,7 @@ _MAP_SUFFIXES = {
 }
 _GLOBAL_PINS = {"conntrack": "maps/global_aws_conntrack_map", "events": "maps/global_policy_events"}
 MAIN_TABLE = 254
+ALL_PROTOCOLS, ETHERTYPES = 3, {4: 0x0800, 6: 0x86DD}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class _Veth:
     ifindex: int | None
     evidence: tuple[str, ...]
     agrees: bool | None
+    disputed: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class _Place:
 
     identifier: str
     pins_known: bool
+    protocols: frozenset[int]
+    """EtherTypes of the tc filters that see the pod's packets."""
 
 
 class NodeView:
@@ -130,7 +134,7 @@ class NodeView:
         if pins_unread and self.document["maps"] is None:
             # What is behind a pin is not known because nothing is: say that, and not which pin it was.
             pins_unread = self.unread("maps")
-        place = _Place(identifier if pinned else "", pins_known=not pins_unread)
+        place = _Place(identifier if pinned else "", not pins_unread, _protocols(tuple(ips)))
         interfaces = [self._interface(0, self._veth(namespace, name, tuple(ips)), place)]
         for index in range(1, identity.MOST_INTERFACES):
             veth = next((n for n in identity.veth_names(namespace, name, index) if n in self.links_by_name), None)
@@ -159,7 +163,7 @@ class NodeView:
 
     def _interface(self, index: int, veth: _Veth, place: _Place) -> InterfaceView:
         unknown = "; ".join(veth.evidence) if veth.ifindex is None else ""
-        views = {d: self._direction(d, veth.ifindex, place.identifier, unknown) for d in Direction}
+        views = {d: self._direction(d, veth.ifindex, place, unknown) for d in Direction}
         for direction, opposite in ((Direction.INGRESS, Direction.EGRESS), (Direction.EGRESS, Direction.INGRESS)):
             found = attachment.differences(
                 views[direction], views[opposite], veth.name, place.identifier, pins_known=place.pins_known
@@ -171,6 +175,7 @@ class NodeView:
             ifindex=veth.ifindex,
             evidence=veth.evidence,
             agrees=veth.agrees,
+            disputed=veth.disputed,
             directions=views,
             addresses=self._addresses(veth.ifindex),
             drops=self.drops(veth.ifindex),
@@ -187,8 +192,10 @@ class NodeView:
     def _veth(self, namespace: str, name: str, ips: tuple[str, ...]) -> _Veth:
         """The host veth: by name, then checked against the route to the pod's address."""
         candidates = identity.veth_names(namespace, name)
-        computed = next((n for n in candidates if n in self.links_by_name), None)
         routed = self._routed_link(ips)
+        # Of two (one may be left over from a pod that was here before) the one that the route leads to.
+        existing = sorted((n for n in candidates if n in self.links_by_name), key=lambda name: name != routed)
+        computed = next(iter(existing), None)
         if computed is None and routed is None:
             unread = self.unread("links") or self.unread("routes")
             where = f"no link {' or '.join(candidates)} on this node"
@@ -204,7 +211,8 @@ class NodeView:
             why = self.unread("routes") or f"no route to {', '.join(ips) or 'the pod'} confirms it"
             return _Veth(computed, index, (f"link {computed} exists; {why}",), None)
         if routed != computed:
-            return _Veth(computed, index, (f"the route to {ips[0]} goes to {routed}, not to {computed}",), False)
+            why = f"the route to {ips[0]} goes to {routed}, not to {computed}"
+            return _Veth(computed, index, (why,), False, f"which veth is the pod's is not known: {why}")
         return _Veth(computed, index, (f"sha1({namespace}.{name}) and the route to {ips[0]} agree",), True)
 
     def _routed_link(self, ips: tuple[str, ...]) -> str | None:
@@ -245,16 +253,18 @@ class NodeView:
                 return f"pin {pin['path']}: {pin['reason'] or 'its object is not known'}"
         return ""
 
-    def _direction(self, direction: Direction, ifindex: int | None, identifier: str, reason: str) -> DirectionView:
+    def _direction(self, direction: Direction, ifindex: int | None, place: _Place, reason: str) -> DirectionView:
         filters: tuple[FilterView, ...] = ()
-        tcx_unread = ""
+        tcx_unread, identifier = "", place.identifier
+        xdp: tuple[int, ...] = ()
         if ifindex is not None:
             filters = tuple(_filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ()))
             name = str(self.links_by_index[ifindex]["name"])
             reason = self.unread("filters", name, direction.tc_hook)
-            tcx_unread = self.unread("tcx", name, direction.tc_hook)
+            xdp, xdp_unread = self._xdp(ifindex) if direction is Direction.EGRESS else ((), "")
+            tcx_unread = "; ".join(filter(None, (self.unread("tcx", name, direction.tc_hook), xdp_unread)))
         pinned_program = self._program(self.pins.get(f"programs/{identifier}_{direction.program_name}"))
-        attached = _agents_filter(filters, direction, pinned_program)
+        attached = _agents_filter(filters, direction, pinned_program, place.protocols)
         program = self._program(attached.program_id) if attached else None
         if attached and program is None and not reason:
             one = f"program {attached.program_id}"
@@ -278,12 +288,22 @@ class NodeView:
                 layouts.map_name(role, direction) for role in pinned_uses if role not in (*pinned_maps, "events")
             ),
             reason=reason,
+            protocols=place.protocols,
             clsact=self.has_clsact(ifindex) if ifindex is not None else None,
             tcx=self._tcx.get((ifindex or 0, direction.tc_hook), ()),
             tcx_unread=tcx_unread,
+            xdp=xdp,
+            other_direction=attachment.made_for_the_other(program, maps, direction),
             agents=generation.agents if isinstance(generation, Generation) else "",
             generation_reason="" if known else str(generation),
         )
+
+    def _xdp(self, ifindex: int) -> tuple[tuple[int, ...], str]:
+        """XDP programs of a link, and why they are not known. The first readers did not ask for them."""
+        programs = self.links_by_index[ifindex].get("xdp", [])
+        if programs is None:
+            return (), "xdp: sysfs does not show the programs that are attached by XDP"
+        return tuple(programs), ""
 
     @cached_property
     def _tcx(self) -> Mapping[tuple[int, str], tuple[int, ...]]:
@@ -299,7 +319,8 @@ class NodeView:
             jited=entry["jited"],
             map_ids=tuple(entry["map_ids"]),
             type=entry["type"],
-            pin=next(iter(self._pins_of.get(("programs", entry["id"]), ())), ""),
+            pin=next(iter(pins := self._pins_of.get(("programs", entry["id"]), ())), ""),
+            more_pins=pins[1:],
         )
 
     def _program_maps(self, program: ProgramView | None) -> tuple[dict[str, MapView], tuple[MapView, ...]]:
@@ -419,13 +440,19 @@ def _unpacked(contents: Json) -> tuple[bytes, bytes]:
 
 
 def _agents_filter(
-    filters: tuple[FilterView, ...], direction: Direction, pinned: ProgramView | None
+    filters: tuple[FilterView, ...], direction: Direction, pinned: ProgramView | None, protocols: frozenset[int]
 ) -> FilterView | None:
-    """The filter that the agent put there: by its name, or because it runs the pinned program."""
+    """The filter that the agent put there, by its name or because it runs the pinned program, if packets meet it."""
     for one in filters:
-        if one.name == direction.program_name or (pinned is not None and one.program_id == pinned.id):
+        ours = one.name == direction.program_name or (pinned is not None and one.program_id == pinned.id)
+        if ours and one.kind == "bpf" and one.sees(protocols):
             return one
     return None
+
+
+def _protocols(ips: tuple[str, ...]) -> frozenset[int]:
+    versions = {ip_address(ip).version for ip in ips} or {4, 6}
+    return frozenset({ALL_PROTOCOLS, *(ETHERTYPES[version] for version in versions)})
 
 
 def _filter_view(entry: Json) -> FilterView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -134,6 +134,7 @@ class ProgramView:
     map_ids: tuple[int, ...]
     type: int
     pin: str = ""
+    more_pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,10 @@ class FilterView:
     protocol: int = 3
     """EtherType; 3 is all of them."""
     chain: int = 0
+
+    def sees(self, protocols: Container[int]) -> bool:
+        """Whether packets of these EtherTypes meet it of their own accord: other chains are run by a `goto` only."""
+        return self.chain == 0 and self.protocol in protocols
 
     @property
     def text(self) -> str:
@@ -190,12 +195,18 @@ class DirectionView:
     """Names of maps that the pinned program uses and no pin of the pod identifier holds."""
     reason: str = ""
     """Why the attachment is not known (not: why there is none)."""
+    protocols: Container[int] = IP_PROTOCOLS
+    """EtherTypes of the tc filters that the pod's packets meet."""
     clsact: bool | None = None
     """Whether the veth has a clsact qdisc; None where that is not known."""
     tcx: tuple[int, ...] = ()
     """Ids of the programs that tcx runs before any filter of this hook."""
     tcx_unread: str = ""
-    """Why ``tcx`` is not known: a program that runs first may then be unseen. Empty where it is known."""
+    """Why ``tcx`` or ``xdp`` is not known: a program that runs first may then be unseen. Empty where both are."""
+    xdp: tuple[int, ...] = ()
+    """Egress only: ids of the XDP programs of the veth, which see the pod's packets before tc does."""
+    other_direction: str = ""
+    """What tells that the filter runs a program that was made for the other direction; empty where nothing does."""
     agents: str = ""
     """Versions of the agent that load such a program."""
     generation_reason: str = ""
@@ -205,13 +216,21 @@ class DirectionView:
     @property
     def in_front(self) -> tuple[str, ...]:
         """Programs of others that see a packet before the agent's: they may decide, so that it never runs."""
-        found = [f"tcx program {number}" for number in self.tcx]
+        found = self._before_tc()
         for other in self.filters:
             if other is self.filter:
                 break
-            if other.chain == 0 and other.protocol in IP_PROTOCOLS:
+            if other.sees(self.protocols):
                 found.append(other.text)
         return tuple(found)
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Where the agent has no filter: all that sees packets of the hook, and may drop them."""
+        return (*self._before_tc(), *(f.text for f in self.filters if f.sees(self.protocols)))
+
+    def _before_tc(self) -> list[str]:
+        return [*(f"XDP program {number}" for number in self.xdp), *(f"tcx program {number}" for number in self.tcx)]
 
 
 @dataclass(frozen=True)
@@ -230,6 +249,8 @@ class InterfaceView:
     directions: Mapping[Direction, DirectionView]
     addresses: tuple[Address, ...] = ()
     """Addresses whose host routes lead to it."""
+    disputed: str = ""
+    """Why it is not known to be the veth that the pod's packets pass; empty where nothing contradicts it."""
     drops: int | None = None
     """Packets that the filters of this veth dropped since its clsact qdisc was made, both hooks together."""
 

@@ -27,6 +27,8 @@ MOST_U64 = (1 << 64) - 1
 _DAMAGED = "the node's document is damaged"
 MOST_UNPACKED = 160 << 20
 """Bytes of the values of one map; the reader takes no more from it."""
+MOST_UNPACKED_TOTAL = 1 << 30
+"""Bytes of the keys and values of all maps: more than a node with 110 pods and full tables holds."""
 
 
 def check_document(document: Any) -> Json:
@@ -35,7 +37,21 @@ def check_document(document: Any) -> Json:
         raise wrong("the document", "an object", document)
     if document.get("format") != FORMAT:
         raise NodeError(f"the node's document has format {short(document.get('format'))}; this version reads {FORMAT}")
+    _check_total(document.get("maps"))
     return {**document, **_DOCUMENT(document, "")}
+
+
+def _check_total(rows: Any) -> None:
+    """Refuse to unpack what would not fit into memory. Rows of other shapes are found wrong later."""
+    total = 0
+    for row in rows if isinstance(rows, list) else ():
+        contents = row.get("contents") if isinstance(row, dict) else None
+        if isinstance(contents, dict):
+            numbers = contents.get("count"), row.get("key_size"), row.get("value_size")
+            count, key, value = (max(0, n) if isinstance(n, int) else 0 for n in numbers)
+            total += count * (key + value)
+    if total > MOST_UNPACKED_TOTAL:
+        raise NodeError(f"{_DAMAGED}: its maps are larger than {MOST_UNPACKED_TOTAL} bytes when unpacked")
 
 
 class Contents(dict[str, Any]):
@@ -113,12 +129,22 @@ def _base64(value: Any, path: str) -> str:
     return value
 
 
+def _link(value: Any, path: str) -> Json:
+    """A row of ``links``. ``xdp`` is not there in the documents of the first readers."""
+    row: Json = _LINK(value, path)
+    if "xdp" in row:
+        row["xdp"] = _XDP(row["xdp"], f"{path}.xdp")
+    return row
+
+
 def _map(value: Any, path: str) -> Json:
     """A row of ``maps``: the contents must have as many bytes as count and sizes say."""
     row: Json = _MAP_ROW(value, path)
     if row["contents"] is None:
         return row
     contents = row["contents"] = Contents(row["contents"])
+    if contents["count"] and not row["key_size"]:
+        raise wrong(f"{path}.contents.count", "0 where keys have no bytes", contents["count"])
     for name, check in _PACKING.items():
         if name in contents:
             contents[name] = check(contents[name], f"{path}.contents.{name}")
@@ -160,6 +186,7 @@ _LINK = object_of(
         "master": or_null(_U32),
     }
 )
+_XDP = or_null(list_of(_U32))
 _ADDRESS = object_of({"ifindex": _IFINDEX, "family": _FAMILY, "address": text, "prefixlen": number(0, 128)})
 _ROUTE = object_of(
     {
@@ -235,7 +262,7 @@ _DOCUMENT = object_of(
         "python": text,
         "clock": object_of({"begin": _CLOCKS, "end": _CLOCKS}),
         "bpffs": object_of({"path": or_null(text), "reason": text}),
-        "links": or_null(list_of(_LINK)),
+        "links": or_null(list_of(_link)),
         "addresses": or_null(list_of(_ADDRESS)),
         "routes": or_null(list_of(_ROUTE)),
         "qdiscs": or_null(list_of(_QDISC)),

@@ -209,7 +209,14 @@ def _link(payload: bytes) -> Json:
         "peer_ifindex": _u32(found.get(5)),
         "link_netnsid": struct.unpack("=i", netns)[0] if netns is not None and len(netns) == 4 else None,
         "master": _u32(found.get(10)),
+        "xdp": _xdp_programs(attributes(found.get(43, b""))),
     }
+
+
+def _xdp_programs(fields: dict[int, bytes]) -> list[int]:
+    """IFLA_XDP (linux/if_link.h): one program in IFLA_XDP_PROG_ID, or one for each mode: driver, generic, hardware."""
+    numbers = {struct.unpack("=I", fields[kind])[0] for kind in (4, 5, 6, 7) if len(fields.get(kind, b"")) == 4}
+    return sorted(numbers - {0})
 
 
 def read_addresses() -> list[Json]:
@@ -326,8 +333,9 @@ def read_filters(ifindex: int, hook: str, parent: int) -> list[Json]:
     for payload in netlink_dump(RTM_GETTFILTER, body):
         _, index, handle, _, info = struct.unpack_from("=BxxxiIII", payload)
         fields = attributes(payload[20:])
-        # The kernel first sends one message for the chain's classifier itself: no options, no filter.
-        if index == ifindex and fields.get(2) is not None:
+        # The kernel first sends one message for the chain's classifier itself: no options, no filter. A hook that
+        # shares a block of filters with others answers with TCM_IFINDEX_MAGIC_BLOCK, -1, in place of its link.
+        if index in (ifindex, -1) and fields.get(2) is not None:
             found.append(_filter(ifindex, hook, handle, info, fields))
     return found
 

@@ -47,8 +47,11 @@ ROUTE_TYPES = {
 }
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 
-_LINK = re.compile(r"(\d{1,10}): (\S+?)(?:@(\S+))?: <([^>]*)> mtu (\d{1,10})(.*)")
-_ADDRESS = re.compile(r"\s+(inet6?) (\S+?)(?: peer \S+?)?/(\d{1,3}) .*")
+_LINK = re.compile(r"(\d{1,10}): ([^\s@]+?)(?:@([^\s@:]+))?: <([^>]*)> mtu (\d{1,10})(.*)")
+_ADDRESS = re.compile(r"\s+(inet6?) ([^\s/]+)(?: peer [^\s/]+)?/(\d{1,3}) .*")
+_XDP = re.compile(r"\bxdp\w{0,9}(?: id |/id:)(\d{1,10})\b")
+MOST_LINE = 4096
+"""Characters of a line; longer ones are cut, since `ip` prints none."""
 
 
 class IpError(ValueError):
@@ -99,13 +102,22 @@ def _link(match: re.Match[str]) -> Json:
         "peer_ifindex": None,
         "link_netnsid": None,
         "master": None,
+        # Older versions of ip show XDP programs in this line, newer ones in a line of their own.
+        "xdp": _xdp(match[6]),
     }
+
+
+def _xdp(text: str) -> list[int]:
+    """Ids of the programs in `prog/xdp id 31 name ...`, or `xdpgeneric/id:31`."""
+    return [_number(number, 32) for number in _XDP.findall(text)]
 
 
 def _more_of_link(row: Json, line: str) -> None:
     """The indented lines: the address, then with -d the kind and its options, then the kind as a slave."""
     words = line.split()
-    if words[0].startswith("link/"):
+    if words[0].startswith("prog/xdp"):
+        row["xdp"] += _xdp(line)
+    elif words[0].startswith("link/"):
         row["address"] = words[1] if len(words) > 1 and ":" in words[1] else ""
     elif not row["kind"] and words[0] not in ("altname", "alias", "vf") and not words[0].endswith("_slave"):
         row["kind"] = words[0]
@@ -159,6 +171,7 @@ def _sysfs_link(row: Json) -> Json:
         "peer_ifindex": _number(row["iflink"], 32) if row.get("iflink") not in (None, row["ifindex"]) else None,
         "link_netnsid": None,
         "master": _number(row["master"], 32) if row.get("master") else None,
+        "xdp": None,  # sysfs does not show it
     }
 
 
@@ -276,4 +289,4 @@ def _number(text: str, bits: int) -> int:
 
 
 def _lines(text: str) -> Iterator[str]:
-    return (line for line in text.split("\n") if line.strip())
+    return (line[:MOST_LINE] for line in text.split("\n") if line.strip())

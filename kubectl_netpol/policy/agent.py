@@ -78,6 +78,8 @@ def _add_rules(
     out: dict[Network, Expected], rules: Iterable[pe.EndpointEntry], node_address: Address | None, family: int
 ) -> None:
     seen: dict[Network, Expected] = {}
+    # A text of /32 counts as a host in both families, so an IPv6 /32 is not inherited from.
+    wider: list[Expected] = []
     excepts: list[Network] = []
     for rule in sorted(rules, key=lambda rule: rule.prefix.prefixlen):
         excepts += rule.excepts
@@ -87,7 +89,9 @@ def _add_rules(
         known = seen.get(rule.prefix)
         if known is None:
             known = seen[rule.prefix] = Expected(rule.prefix, RULE, set())
-            _inherit(known, seen.values())
+            _inherit(known, wider)
+            if rule.prefix.prefixlen not in (32, 128):
+                wider.append(known)
         known.slots |= slots
         known.sources.append(rule)
         known.excepts += rule.excepts
@@ -100,8 +104,7 @@ def _add_rules(
 def _inherit(entry: Expected, wider: Iterable[Expected]) -> None:
     base = entry.prefix.network_address
     for other in wider:
-        # A text of /32 counts as a host in both families, so an IPv6 /32 is not inherited from.
-        if other is entry or other.prefix.prefixlen in (32, 128) or base not in other.prefix:
+        if base not in other.prefix:
             continue
         if any(base in network for network in other.excepts):
             continue

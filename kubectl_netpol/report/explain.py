@@ -8,7 +8,7 @@ from kubectl_netpol.diagnose.alignment import Alignment, Row
 from kubectl_netpol.diagnose.explain import DirectionReport, Explanation
 from kubectl_netpol.diagnose.layers import BY_DESIGN, LegVerdict
 from kubectl_netpol.model.flow import protocol_name
-from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.maps import clean_lines

@@ -100,6 +100,8 @@ def direction_lines(view: DirectionView, veth: str) -> list[str]:
         return [*lines, f"  not read: {view.reason}"]
     if view.tcx_unread:
         lines.append(f"  tcx             not read: {view.tcx_unread}")
+    for number in view.xdp:
+        lines.append(f"  xdp             program {number}, not the agent's: it runs before tc")
     for number in view.tcx:
         lines.append(f"  tcx             program {number}, not the agent's: it runs before any filter")
     for other in view.filters:
@@ -272,6 +274,7 @@ def direction_data(view: DirectionView) -> Json:
         "clsact": view.clsact,
         "tcxPrograms": None if view.tcx_unread else list(view.tcx),
         "tcxUnread": view.tcx_unread,
+        "xdpPrograms": list(view.xdp),
         "filters": [
             {
                 "kind": f.kind,
@@ -281,6 +284,8 @@ def direction_data(view: DirectionView) -> Json:
                 "programId": f.program_id,
                 "tag": f.tag,
                 "directAction": f.direct_action,
+                "protocol": f.protocol,
+                "chain": f.chain,
             }
             for f in view.filters
         ],

@@ -19,6 +19,9 @@ COLOURS = {
 
 def clean(text: object) -> str:
     """Strip control and formatting characters: nothing read from outside may steer the terminal."""
+    # Nothing that is printable is stripped below; this is most of what there is, and much faster.
+    if str(text).isprintable():
+        return str(text)
     return "".join(
         " " if char in "\n\t\r" else char
         for char in str(text)

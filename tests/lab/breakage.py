@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import subprocess
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from . import bpfsys, netns
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # Direction inversion: what goes to the pod leaves the node through the veth, so it meets the egress hook.
 HOOKS = {"ingress": TC_H_EGRESS_HOOK, "egress": TC_H_INGRESS_HOOK}
+TC_NAMES = {"ingress": "egress", "egress": "ingress"}
 TCX_HOOKS = {"ingress": bpfsys.TCX_EGRESS, "egress": bpfsys.TCX_INGRESS}
 
 AGENT_PREF, AGENT_HANDLE = 1, 1
@@ -34,9 +37,15 @@ UNSPEC, OK, SHOT = -1, 0, 2
 """What a foreign program may return: go on with the next, accept without it, drop."""
 
 
-def constant_program(code: int) -> int:
+XDP_DROP, XDP_PASS = 1, 2
+XDP_PROGRAM, XDP_LINK = 6, 37
+"""BPF_PROG_TYPE_XDP, and the attach type BPF_XDP."""
+
+
+def constant_program(code: int, type_: int = bpfsys.SCHED_CLS) -> int:
     """File descriptor of a program that returns `code` for every packet: mov32 r0, code; exit."""
-    return bpfsys.prog_load(struct.pack("<BBhi", 0xB4, 0, 0, code) + struct.pack("<BBhi", 0x95, 0, 0, 0))
+    instructions = struct.pack("<BBhi", 0xB4, 0, 0, code) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    return bpfsys.prog_load(instructions, type_=type_)
 
 
 class Breakages:
@@ -141,6 +150,57 @@ class Breakages:
             return id_
         finally:
             os.close(program)
+
+    @contextlib.contextmanager
+    def xdp(self, namespace: str, name: str, code: int) -> Iterator[int]:
+        """A program of somebody else on the veth's XDP hook, which sees what the pod sends before tc does; its id."""
+        program = constant_program(code, XDP_PROGRAM)
+        index = self._host_index(namespace, name, 0)
+        try:
+            link = netns.in_netns(self.node.pid, lambda: bpfsys.link_create(program, index, XDP_LINK))
+            try:
+                yield bpfsys.prog_info(program).id
+            finally:
+                os.close(link)
+        finally:
+            os.close(program)
+
+    def replace_filter(self, namespace: str, name: str, direction: str, *how: str) -> None:
+        """The pinned program of a direction in a filter with other words: `protocol arp`, `chain 5`."""
+        self.remove_filter(namespace, name, direction)
+        pin = self.program_pin(self.identifier(namespace, name), direction)
+        words = ("pref", "1", *how, "handle", "1", "bpf", "direct-action", "object-pinned", pin)
+        self._tc("filter", "add", "dev", self._veth(namespace, name), TC_NAMES[direction], *words)
+
+    def share_block(self, namespace: str, name: str, direction: str) -> None:
+        """The pinned program in a block of filters, which several hooks can share."""
+        veth, hook = self._veth(namespace, name), TC_NAMES[direction]
+        self.remove_clsact(namespace, name)
+        self._tc("qdisc", "add", "dev", veth, f"{hook}_block", "22", "clsact")
+        pin = self.program_pin(self.identifier(namespace, name), direction)
+        words = "protocol all pref 1 handle 1 bpf direct-action object-pinned"
+        self._tc("filter", "add", "block", "22", *words.split(), pin)
+
+    def run_other_direction(self, namespace: str, name: str, direction: str) -> None:
+        """The filter of a direction runs the program of the other one."""
+        other = next(one for one in DIRECTIONS if one != direction)
+        self.remove_filter(namespace, name, direction)
+        with self.open_pin(self.program_pin(self.identifier(namespace, name), other)) as program:
+            index = self._host_index(namespace, name, 0)
+            self.node._netlink.add_bpf_filter(index, HOOKS[direction], program, f"handle_{direction}")
+
+    def _veth(self, namespace: str, name: str) -> str:
+        return self.node.pods[namespace, name].interfaces[0].host_name
+
+    def reroute(self, address: str, device: str) -> None:
+        """The node sends what is for a pod to another link."""
+        self._run("ip", "route", "replace", f"{address}/32", "dev", device)
+
+    def _tc(self, *words: str) -> None:
+        self._run("tc", *words)
+
+    def _run(self, *words: str) -> None:
+        subprocess.run(netns.nsenter_command(self.node.pid, words), check=True, capture_output=True)
 
     def reload_filter(self, namespace: str, name: str, direction: str, interface: int = 0) -> int:
         """The filter runs another load of the same program, with empty maps of its own that have no pins.

@@ -104,6 +104,71 @@ def test_a_foreign_filter_behind_changes_nothing(user: User) -> None:
     assert "other filter    pref 2 bpf foreign" in user.run("maps", "pod/nginx").stdout
 
 
+def test_a_shared_block_of_filters(user: User) -> None:
+    """The kernel answers for the block and not for the veth: the filter is seen all the same."""
+    require_tools("tc")
+    agent(user).share_block(*POD, "ingress")
+    assert (reaches(user.lab, "accesstrue"), reaches(user.lab, "accessfalse")) == (True, False)
+    assert codes(user) == []
+    assert attached(user) == (1, "DROP", "NO_ENTRY")
+    assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
+    # tc shows it too, and without a pinned program to compare with it may be anybody's.
+    assert attached(user, "accessfalse", "--via", "tools", "--image", "busybox") == (3, "UNKNOWN", "FOREIGN_ONLY")
+
+
+@pytest.mark.parametrize("how", ["protocol arp", "protocol ipv6", "protocol all chain 5"])
+def test_a_filter_that_no_packet_meets(user: User, how: str) -> None:
+    require_tools("tc")
+    agent(user).replace_filter(*POD, "ingress", *how.split())
+    assert reaches(user.lab, "accessfalse")
+    assert codes(user) == ["NEVER_RUNS", "NO_FILTER", "ONE_HOOK_ONLY"]
+    assert attached(user) == (0, "ALLOW", "NO_FILTER")
+    code, answer = data(user, "explain", "pod/nginx", "--direction", "ingress")
+    assert (code, answer["layersAgree"]) == (1, False)
+
+
+def test_a_filter_for_the_pods_family_alone(user: User) -> None:
+    require_tools("tc")
+    agent(user).replace_filter(*POD, "ingress", "protocol", "ip")
+    assert not reaches(user.lab, "accessfalse")
+    assert codes(user) == []
+    assert attached(user) == (1, "DROP", "NO_ENTRY")
+
+
+def test_the_program_of_the_other_direction(user: User) -> None:
+    """It takes the pod's own address for the peer: what it does follows from no map of this direction."""
+    agent(user).run_other_direction(*POD, "ingress")
+    assert "OTHER_DIRECTION" in codes(user)
+    assert attached(user) == (3, "UNKNOWN", "OTHER_DIRECTION")
+    code, verdict, _ = attached(user, "accessfalse", "--ask-kernel")
+    assert (code, verdict) == ((0, "ALLOW") if reaches(user.lab, "accessfalse") else (1, "DROP"))
+    code, answer = data(user, "explain", "pod/nginx", "--direction", "ingress")
+    assert (code, answer["layersAgree"]) == (1, False)
+
+
+@pytest.mark.parametrize(("returns", "passes"), [(breakage.XDP_PASS, True), (breakage.XDP_DROP, False)])
+def test_an_xdp_program(user: User, returns: int, passes: bool) -> None:
+    """It sees what the pod sends, before tc does: nothing of what is sent to the pod."""
+    with agent(user).xdp(*POD, returns) as number:
+        assert reaches(user.lab, "accesstrue") is passes  # the pod's answers meet it
+        assert (codes(user), codes(user, "egress")) == ([], ["FOREIGN_FIRST"])
+        assert f"xdp             program {number}" in user.run("maps", "pod/nginx").stdout
+        assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
+        out = ("explain", "pod/nginx", "--to", "pod/accesstrue", "--port", "80")
+        code, answer = data(user, *out)
+        assert (code, answer["legs"][0]["layers"][3]["code"]) == (3, "FOREIGN_FIRST")
+
+
+def test_a_route_that_leads_elsewhere(user: User) -> None:
+    agent(user).reroute(NGINX_IP, "lo")
+    with pytest.raises(OSError, match="No route to host"):
+        reaches(user.lab, "accesstrue")
+    assert attached(user, "accesstrue") == (3, "UNKNOWN", "VETH_DISPUTED")
+    done = user.run("explain", "pod/nginx")
+    assert done.returncode == 3
+    assert f"the route to {NGINX_IP} goes to lo" in done.stdout.splitlines()[0]
+
+
 def test_another_load_of_the_program_runs(user: User) -> None:
     number = agent(user).reload_filter(*POD, "ingress")
     assert not reaches(user.lab, "accesstrue")
@@ -203,6 +268,9 @@ def test_a_pod_with_two_interfaces(plugin_bin: Path, attach_second: bool) -> Non
         assert second["index"] == 1
         kinds = [[d["code"] for d in side["differences"]] for side in second["directions"]]
         assert kinds == ([[], []] if attach_second else [["NO_CLSACT"], ["NO_CLSACT"]])
+        code, answer = data(User(lab, plugin_bin), "explain", "pod/nginx")
+        assert (code, answer["layersAgree"]) == ((0, True) if attach_second else (1, False))
+        assert ("its interface 1 is not like that" in answer["answer"]) is not attach_second
 
 
 def test_a_branch_interface(plugin_bin: Path) -> None:

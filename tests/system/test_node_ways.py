@@ -49,8 +49,8 @@ DIFFERENT = {
     "lastSeenAgoNs": "a moment later it is longer ago",
 }
 CAVEATS = (
-    " (unless a tcx program decides first, which could not be read)",
-    ", as far as tc shows (tcx programs, which would run first, were not read)",
+    " (unless a program that runs before tc filters decides, which could not be read)",
+    ", as far as tc shows (what runs before tc filters was not read)",
 )
 """What the tools add to a sentence of the reader, since they cannot see tcx."""
 """What may differ between the reader and the tools, at any depth, and why. All else is equal."""
@@ -135,7 +135,7 @@ def same(found: Any, key: str = "") -> Any:
         for caveat in CAVEATS:
             found = found.replace(caveat, "")
     if key == "evidence":
-        found = [line for line in found if not line.startswith("tcx programs were not read, ")]
+        found = [line for line in found if not line.startswith("what runs before tc filters was not read ")]
     return [same(value) for value in found] if isinstance(found, list) else found
 
 

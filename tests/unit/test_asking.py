@@ -122,3 +122,28 @@ def test_an_entry_that_could_not_be_removed_is_a_warning():
 def test_it_needs_a_flow():
     with pytest.raises(UsageError, match="--ask-kernel needs a flow"):
         make_plan(Question("pod/nginx", ask_kernel=True), "default", World(article(DOC)))
+
+
+def test_a_program_with_another_map_that_it_may_write_is_not_run():
+    """What it wrote there could not be told, and so not be removed."""
+    for type_, wanted in ((9, None), (1, None), (27, 21)):
+        programs = [{**p, "map_ids": [*p["map_ids"], 900]} if p["id"] == 432 else p for p in DOC["programs"]]
+        doc = {**DOC, "programs": programs, "maps": [*DOC["maps"], map_row(900, type_, 4, 4, None)]}
+        [asked] = [a for a in asking.to_ask(plan_of(article(doc)).legs, NODE, doc) if a.id == INGRESS]
+        assert (asked.conntrack.id if asked.conntrack else None) == wanted
+
+
+def test_an_allowing_program_of_unknown_generation_may_have_left_an_entry():
+    odd = {**DOC, "maps": [map_row(101, 11, 8, 400, []) if m["id"] == 101 else m for m in DOC["maps"]]}
+    evidence = ingress(explained(odd, [answer(0)])).asked.evidence
+    assert any("is still there" in line for line in evidence)
+    assert not any("is still there" in line for line in ingress(explained(DOC, [answer(0)])).asked.evidence)
+    assert ingress(explained(odd, [answer(2)])).asked.evidence == ()
+
+
+def test_a_foreign_program_in_front_is_not_settled_by_the_answer():
+    """Also where the agent's program alone would be open: here its rule map is of an unknown layout."""
+    odd = [map_row(101, 11, 8, 400, []) if m["id"] == 101 else m for m in DOC["maps"]]
+    doc = {**DOC, "maps": odd, "filters": [tc_filter(7, "egress", "other", 9, pref=0), *DOC["filters"]]}
+    found = explained(doc, [answer(2)])
+    assert (found.decision.value, ingress(found).decided_by.code) == ("unknown", "FOREIGN_FIRST")

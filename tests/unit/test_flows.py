@@ -8,6 +8,7 @@ import pytest
 
 from kubectl_netpol.diagnose.flows import flows_of
 from kubectl_netpol.diagnose.layers import node_views, pod_kernel
+from kubectl_netpol.kernel.identity import veth_names
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.report import flows as report
@@ -18,13 +19,18 @@ from tests.unit.builders import (
     DEFAULT_ALLOW,
     NGINX,
     article,
+    clsact,
     ct_key,
+    link,
     map_row,
     pod_document,
+    route,
+    tc_filter,
 )
 
 OWN, TRUE, FALSE = "10.0.4.5", "10.0.1.218", "10.0.96.116"
 BOTH = tuple(Direction)
+GOOD = pod_document(NGINX, ingress=ACCESS_MAP)
 
 
 def document(*entries, states=None, **sections):
@@ -151,3 +157,37 @@ def test_the_data_form():
 )
 def test_ages(seconds, text):
     assert age_text(seconds * 1_000_000_000) == text
+
+
+@pytest.mark.parametrize(
+    ("sections", "rules", "passes"),
+    [
+        ({"filters": [tc_filter(7, "egress", "other", 9, pref=0)]}, "UNKNOWN", None),
+        ({"filters": [tc_filter(7, "egress", "other", 9, pref=0), *GOOD["filters"]]}, "UNKNOWN", None),
+        ({"filters": [{**f, "direct_action": False} for f in GOOD["filters"]]}, "UNKNOWN", None),
+        ({"filters": []}, "ALLOW", True),
+    ],
+    ids=["foreign-only", "foreign-first", "no-direct-action", "nothing-attached"],
+)
+def test_what_others_may_decide_is_not_said_to_be_decided(sections, rules, passes):
+    doc = {**document(into(FALSE)), **sections}
+    report_of = found(doc, (Direction.INGRESS,))
+    [flow] = report_of.flows
+    assert (flow.rules.word, flow.passes) == (rules, passes)
+    assert report_of.undecided == (0 if passes else 1)
+    told = report.summary(NGINX, report_of)
+    assert ("of 1 it is not known" in told) is (passes is None)
+    assert "none passes" not in told
+
+
+def test_entries_of_keys_without_an_interface_belong_to_the_first_that_has_the_address():
+    """Agents up to 1.3.5 keep no ifindex: with two interfaces each entry is told once."""
+    names = [veth_names("default", NGINX["metadata"]["name"], index)[0] for index in (0, 1)]
+    key = ct_key(TRUE, 4000, OWN, 80, OWN, 7)[:20]
+    maps = [map_row(21, 9, 20, 1, [(key, b"\5")]) if m["id"] == 21 else m for m in GOOD["maps"]]
+    links = [link(names[0], 7), link(names[1], 8)]
+    routes = [route(OWN, 7), route("10.0.4.77", 8)]
+    second = [{**f, "ifindex": 8} for f in GOOD["filters"]]
+    qdiscs = [clsact(7), clsact(8)]
+    doc = {**GOOD, "maps": maps, "links": links, "routes": routes, "qdiscs": qdiscs}
+    assert len(found({**doc, "filters": [*GOOD["filters"], *second]}, (Direction.INGRESS,)).flows) == 1

@@ -60,7 +60,7 @@ def test_only_reports_and_the_edge_print() -> None:
         room = path.relative_to(PACKAGE).parts[0]
         calls = {n.func.id for n in ast.walk(ast.parse(path.read_text()))
                  if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}  # fmt: skip
-        if room not in ("report", "cli.py", "progress.py", "helptext.py"):
+        if room not in ("report", "cli.py", "start.py", "progress.py", "helptext.py"):
             assert "print" not in calls, path
 
 
@@ -74,3 +74,20 @@ def test_help_and_bundles_do_not_import_the_kubernetes_package() -> None:
         )
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert "[]" in done.stderr, done.stderr
+
+
+def test_an_interrupt_while_the_program_is_loaded_is_one_line() -> None:
+    code = """
+import sys
+from kubectl_netpol import start
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

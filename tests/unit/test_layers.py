@@ -231,10 +231,10 @@ def test_unread_tcx_programs_are_said():
     unread = {"tcx": None, "errors": [{"what": "tcx", "error": "tc does not show them"}]}
     found = leg(article({**RULES, **unread})).decided_by
     assert found.decision.value == "allow"
-    assert "tcx programs were not read, and would run first (tcx: tc does not show them)" in found.evidence[-1]
+    assert "what runs before tc filters was not read (tcx: tc does not show them)" in found.evidence[-1]
     without = leg(article({**RULES, **unread, "filters": []})).decided_by
     assert (without.decision.value, without.code) == ("allow", "NO_FILTER")
-    assert "would run first" in without.evidence[-1]
+    assert "what runs before tc filters was not read" in without.evidence[-1]
 
 
 def test_the_host_network_has_no_kernel_part():
@@ -282,6 +282,22 @@ def conntrack(value, states=None, source=TRUE_IP, port=80):
 def test_established_flows(doc, source, word, code):
     found = leg(article(doc), source)
     assert (found.verdicts[4].word, found.verdicts[4].code) == (word, code)
+
+
+def test_an_entry_is_not_said_to_be_missing_where_it_cannot_be_judged():
+    doc = conntrack(5)
+    unread = [map_row(103, 1, 4, 1, None) if m["id"] == 103 else m for m in doc["maps"]]
+    plan = make_plan(
+        Question("pod/nginx", source="accesstrue", port="80", source_port=4000), "default", World(article(doc))
+    )
+    for changed in (
+        {"maps": unread},
+        {"maps": [map_row(101, 11, 8, 400) if m["id"] == 101 else m for m in doc["maps"]]},
+    ):
+        snapshot = article({**doc, **changed})
+        found = judge(plan.legs[0], World(snapshot), node_views(snapshot))
+        assert (found.verdicts[4].word, found.verdicts[4].code) == ("UNKNOWN", "NOT_READ")
+        assert found.decision.value == "unknown"
 
 
 def test_conntrack_does_not_change_the_verdict_for_a_new_flow():

@@ -16,8 +16,10 @@ from kubectl_netpol.errors import NodeError
 from kubectl_netpol.node import reader
 from kubectl_netpol.node.document import (
     MOST_UNPACKED,
+    MOST_UNPACKED_TOTAL,
     Contents,
     _map,
+    check_document,
     raw_entries,
     unpacked,
 )
@@ -115,3 +117,18 @@ def test_a_small_text_does_not_unpack_to_a_huge_one() -> None:
     whole = {**PACKED, "keys": text(bytes(16)), "values": text(bytes(size)), "index": text(bytes(8))}
     with pytest.raises(NodeError, match="larger than"):
         unpacked(row(value_size=size, contents=whole), "maps[0]")
+
+
+def test_keys_without_bytes_make_no_entries() -> None:
+    whole = {**PACKED, "keys": "", "values": text(bytes(12)), "index": text(bytes(8)), "count": 2}
+    with pytest.raises(NodeError, match="0 where keys have no bytes"):
+        _map(row(key_size=0, contents=whole), "maps[0]")
+
+
+def test_all_maps_together_fit_into_memory() -> None:
+    contents = {**PACKED, "count": MOST_UNPACKED // 200}
+    rows = [row(key_size=8, value_size=200, contents=contents) for _ in range(MOST_UNPACKED_TOTAL // MOST_UNPACKED + 1)]
+    with pytest.raises(NodeError, match="its maps are larger than"):
+        check_document({"format": 1, "maps": rows})
+    with pytest.raises(NodeError, match="is missing"):
+        check_document({"format": 1, "maps": [*rows[:2], None, {"contents": 3}, {"contents": {"count": "x"}}]})

@@ -473,6 +473,23 @@ def test_no_such_container() -> None:
 # ---- ip
 
 
+@pytest.mark.parametrize(
+    ("first", "more", "programs"),
+    [
+        ("", "", []),
+        ("xdpgeneric ", "    prog/xdp id 31 name drop tag 57cd311f2e27366b jited \n", [31]),
+        ("xdpmulti ", "    prog/xdpdrv id 31 tag 57cd \n    prog/xdpgeneric id 32 tag 57cd \n", [31, 32]),
+        ("xdpgeneric/id:31 ", "", [31]),
+    ],
+)
+def test_xdp_programs_of_ip(first: str, more: str, programs: list[int]) -> None:
+    head = f"7: eni1@if3: <BROADCAST,UP,LOWER_UP> mtu 9001 {first}qdisc noqueue state UP mode DEFAULT \n"
+    [link] = toolbox_ip.parse_links(
+        f"{head}    link/ether 0a:00 brd ff:ff link-netnsid 0\n    veth addrgenmode none \n{more}"
+    )
+    assert (link["xdp"], link["kind"]) == (programs, "veth")
+
+
 def test_links_of_ip() -> None:
     text = (
         "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\n"

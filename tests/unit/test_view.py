@@ -299,3 +299,64 @@ def test_base64_that_is_none_is_a_reason():
     found = NodeView({**GOOD, "maps": [row]}).map(101)
     assert (found.lpm, found.complete) == (None, False)
     assert "cannot be decoded" in found.reason
+
+
+def test_of_two_links_the_one_that_the_route_leads_to():
+    """An `eni` link may be left over from a pod that had the name before; now the pod hangs on a `vlan` link."""
+    names = veth_names("default", NAME)
+    doc = {**GOOD, "links": [link(names[0], 6), link(names[1], 7)]}
+    found = view(doc)
+    assert (found.veth, found.ifindex, found.veth_agrees) == (names[1], 7, True)
+    assert found.interfaces[0].disputed == ""
+    assert view({**doc, "routes": []}).veth == names[0]
+
+
+def test_a_route_to_another_link_puts_the_veth_in_dispute():
+    doc = {**GOOD, "links": [link(VETH, 7), link("other", 8)], "routes": [route(IP, 8)]}
+    assert f"the route to {IP} goes to other, not to {VETH}" in view(doc).interfaces[0].disputed
+    # Without a link of the computed name there is nothing to dispute.
+    assert view({**doc, "links": [link("other", 8)]}).interfaces[0].disputed == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "meets"),
+    [
+        ({}, True),
+        ({"protocol": 0x0800}, True),
+        ({"protocol": 0x86DD}, False),
+        ({"protocol": 0x0806}, False),
+        ({"chain": 5}, False),
+        ({"kind": "u32"}, False),
+    ],
+)
+def test_the_agents_filter_is_one_that_packets_meet(change, meets):
+    doc = {**GOOD, "filters": [{**f, **change} if f["name"] == "handle_ingress" else f for f in GOOD["filters"]]}
+    side = ingress(doc)
+    assert (side.filter is not None) is meets
+    assert ("NEVER_RUNS" in [d.code for d in side.differences]) is not meets
+    if "kind" not in change:
+        assert side.foreign == (() if not meets else (side.filter.text,))
+
+
+def test_of_two_filters_of_the_agents_name_the_one_that_packets_meet():
+    first = tc_filter(7, "egress", "handle_ingress", 9, pref=0, protocol=0x0806)
+    assert ingress({**GOOD, "filters": [first, *GOOD["filters"]]}).filter.program_id == 432
+
+
+def test_a_program_that_is_pinned_for_the_other_direction():
+    swapped = [{**f, "program_id": 433} if f["name"] == "handle_ingress" else f for f in GOOD["filters"]]
+    side = ingress({**GOOD, "filters": swapped})
+    assert "runs program 433, which is pinned as programs/nginx" in side.other_direction
+    assert "OTHER_DIRECTION" in [d.code for d in side.differences]
+    assert ingress(GOOD).other_direction == ""
+
+
+def test_xdp_programs_come_before_the_pods_own_packets_only():
+    found = view({**GOOD, "links": [{**link(VETH, 7), "xdp": [77]}]})
+    assert found.directions[Direction.EGRESS].in_front == ("XDP program 77",)
+    assert found.directions[Direction.INGRESS].in_front == ()
+    unread = view({**GOOD, "links": [{**link(VETH, 7), "xdp": None}]})
+    assert "xdp" in unread.directions[Direction.EGRESS].tcx_unread
+    assert unread.directions[Direction.INGRESS].tcx_unread == ""
+    open_hook = view({**GOOD, "filters": [], "links": [{**link(VETH, 7), "xdp": [77]}]})
+    assert "FOREIGN_XDP" in [d.code for d in open_hook.directions[Direction.EGRESS].differences]

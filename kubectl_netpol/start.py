@@ -1,0 +1,22 @@
+"""The entry point. It imports next to nothing, so that Ctrl-C while the rest is loaded ends in one line too."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line that the process was given, and exit with its code."""
+    try:
+        from kubectl_netpol.cli import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        code = 130
+    # The answer is out and nothing is left behind: a signal now would only make the interpreter complain.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.exit(code)
