@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from kubectl_netpol.diagnose import asking
@@ -12,25 +14,26 @@ from kubectl_netpol.errors import UsageError
 from kubectl_netpol.model.snapshot import NodeReading, Snapshot
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.report import explain as explain_report
-from tests.unit.builders import ACCESS_MAP, NGINX, NODE, article, map_row, pod_document, tc_filter
+from tests.unit.builders import ACCESS_MAP, NGINX, NODE, article, ct_key, map_row, pod_document, tc_filter
 
 DOC = pod_document(NGINX, ingress=ACCESS_MAP)
 INGRESS = "ingress default/nginx-f8d9c6576-8b4vf"
 
 
-def plan_of(snapshot, source="accessfalse"):
-    return make_plan(Question("pod/nginx", source=source, port="80", ask_kernel=True), "default", World(snapshot))
+def plan_of(snapshot, source="accessfalse", source_port=None):
+    question = Question("pod/nginx", source=source, port="80", source_port=source_port, ask_kernel=True)
+    return make_plan(question, "default", World(snapshot))
 
 
 def answer(verdict=2, entry="none", reason="", port=61234):
     return {"id": INGRESS, "verdict": verdict, "source_port": port, "entry": entry, "reason": reason}
 
 
-def explained(doc=DOC, answers=(), unasked=(), source="accessfalse"):
+def explained(doc=DOC, answers=(), unasked=(), source="accessfalse", source_port=None):
     plain = article(doc)
     reading = NodeReading(doc, answers={a["id"]: a for a in answers}, unasked=dict(unasked))
     snapshot = Snapshot(plain.collections, {NODE: reading}, plain.taken_at, plain.tool_version)
-    return explain(plan_of(snapshot, source), snapshot)
+    return explain(plan_of(snapshot, source, source_port), snapshot)
 
 
 def ingress(found):
@@ -147,3 +150,37 @@ def test_a_foreign_program_in_front_is_not_settled_by_the_answer():
     doc = {**DOC, "maps": odd, "filters": [tc_filter(7, "egress", "other", 9, pref=0), *DOC["filters"]]}
     found = explained(doc, [answer(2)])
     assert (found.decision.value, ingress(found).decided_by.code) == ("unknown", "FOREIGN_FIRST")
+
+
+@pytest.mark.parametrize("open_to_the_program", [False, True], ids=["rules-known", "rules-unknown"])
+def test_an_established_flow_is_not_ended_by_what_the_program_says_of_a_new_one(open_to_the_program):
+    key = ct_key("10.0.96.116", 45000, "10.0.4.5", 80, "10.0.4.5", 7)
+    # 1.2.x leaves open what a slot of any protocol with ports means.
+    slots = [(254, 443, 0)] if open_to_the_program else [(6, 443, 0)]
+    doc = pod_document(NGINX, ingress={"10.0.96.116/32": slots}, conntrack=[(key, 1 if open_to_the_program else 5)])
+    if open_to_the_program:
+        doc = of_1_2(doc)
+    assert explained(doc, [answer(2)]).decision.value == "deny"
+    found = explained(doc, [answer(2)], source_port=45000)
+    assert (ingress(found).decision.value, ingress(found).decided_by.code) == ("allow", "ESTABLISHED")
+    word = "whether a new one would pass is not known" if open_to_the_program else "a new one would be dropped"
+    assert ingress(found).only_established == word
+
+
+def of_1_2(doc):
+    """The same maps as an agent 1.2.x has them: one pod state, conntrack keys of 20 bytes, no cluster policies."""
+    maps = []
+    for one in doc["maps"]:
+        if one["id"] in (102, 202):
+            continue
+        if one["id"] == 21:
+            one = {**one, "key_size": 20}
+            keys = base64.b64decode(one["contents"]["keys"])
+            short = b"".join(keys[at : at + 20] for at in range(0, len(keys), 24))
+            one["contents"] = {**one["contents"], "keys": base64.b64encode(short).decode()}
+        if one["id"] in (103, 203):
+            one = {**map_row(one["id"], 1, 4, 1, [(bytes(4), bytes(1))]), "max_entries": 1}
+        maps.append(one)
+    programs = [{**p, "map_ids": [n for n in p["map_ids"] if n not in (102, 202)]} for p in doc["programs"]]
+    pins = [p for p in doc["pins"] if p["id"] not in (102, 202)]
+    return {**doc, "maps": maps, "programs": programs, "pins": pins}

@@ -81,3 +81,9 @@ def test_map_names_are_the_endings_of_pins():
     assert layouts.map_name("pod_state", "egress") == "egress_pod_state_map"
     assert layouts.map_name("conntrack", "egress") == "aws_conntrack_map"
     assert layouts.map_name("unknown", "egress") == ""
+
+
+def test_seven_is_also_what_a_denying_state_gives():
+    assert layouts.state_pair_text(7) == "POLICIES_APPLIED (cluster policies: POLICIES_APPLIED), or DEFAULT_DENY"
+    assert layouts.state_pair_text(5) == "POLICIES_APPLIED (cluster policies: DEFAULT_ALLOW)"
+    assert layouts.state_pair_text(9) == "unknown state pair 9"
