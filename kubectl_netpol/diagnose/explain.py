@@ -260,8 +260,10 @@ def _further(kernel: PodKernel, direction: Direction) -> str:
 
 
 def _nothing_attached(view: DirectionView | None) -> bool:
-    """Known to be without any program on the hook."""
-    return view is not None and not view.reason and view.filter is None and view.clsact is not None
+    """Known to be without any program on the hook, of whomever."""
+    if view is None or view.reason or view.clsact is None:
+        return False
+    return view.filter is None and not view.foreign
 
 
 def _slots_looked_at(view: DirectionView | None) -> int | None:

@@ -446,3 +446,14 @@ def test_what_was_not_compared_does_not_agree(edit):
                 key = base64.b64encode(u32(0) + bytes(4)).decode()
                 row["contents"] |= {"count": 1, "keys": key, "values": value}
     assert ask(snapshot).decision.value == "unknown"
+
+
+def test_what_somebody_elses_filter_enforces_is_not_known():
+    """The agent's own program may hang there under another name: "not enforced" would be a guess."""
+    doc = {**rules(), "filters": [tc_filter(7, "egress", "other", 9)]}
+    _, side = report_of(doc, INGRESS)
+    assert side.agrees is None
+    assert {row.status.value for row in side.alignment.rows} == {"unknown"}
+    _, side = report_of({**rules(), "filters": []}, INGRESS)
+    assert side.agrees is False
+    assert "NOT ENFORCED" in {row.status.value for row in side.alignment.rows}
