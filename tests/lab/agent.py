@@ -80,12 +80,11 @@ class Generation:
 
     @property
     def pod_state_keys(self) -> int:
-        """Agent facts 1.2: no pod_state map, the NetworkPolicy state only, or the cluster policy state as well."""
-        return 2 if self.npa_gen >= 10300 else 1 if self.npa_gen >= 10200 else 0
+        return build.pod_state_keys(self.npa_gen)
 
     @property
     def has_cluster_policy(self) -> bool:
-        return self.npa_gen >= 10300
+        return build.has_cluster_policy(self.npa_gen)
 
     @property
     def attaches_every_pod(self) -> bool:

@@ -45,6 +45,15 @@ def defines(npa_gen: int, ipv6: bool) -> dict[str, int | None]:
     return {"NPA_GEN": npa_gen, **({"NPA_IPV6": 1} if ipv6 else {})}
 
 
+def pod_state_keys(npa_gen: int) -> int:
+    """Agent facts 1.2: no pod_state map, the NetworkPolicy state only, or the cluster policy state as well."""
+    return 2 if npa_gen >= 10300 else 1 if npa_gen >= 10200 else 0
+
+
+def has_cluster_policy(npa_gen: int) -> bool:
+    return npa_gen >= 10300
+
+
 def variants() -> list[tuple[int, bool]]:
     """All (npa_gen, ipv6) that differ from each other. Any version number builds, as the variant it belongs to."""
     return [(npa_gen, ipv6) for npa_gen in NPA_GENERATIONS for ipv6 in (False, True)]

@@ -51,12 +51,11 @@ class VariantLayout:
 
     @property
     def pod_state_keys(self) -> int:
-        """0: no pod_state map; 1: the NetworkPolicy state; 2: the cluster policy state as well."""
-        return 2 if self.npa_gen >= 10300 else 1 if self.npa_gen >= 10200 else 0
+        return build.pod_state_keys(self.npa_gen)
 
     @property
     def has_cluster_policy(self) -> bool:
-        return self.npa_gen >= 10300
+        return build.has_cluster_policy(self.npa_gen)
 
     @property
     def conntrack_key_size(self) -> int:

@@ -14,6 +14,7 @@ import pytest
 from tests.lab import article
 from tests.lab.cluster import LabCluster
 from tests.lab.require import require_lab, require_tools
+from tests.lab_selftest.helpers import connects
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +60,21 @@ class User:
             if time.monotonic() > until or not any(p["metadata"].get("deletionTimestamp") for p in pods):
                 return [p["metadata"]["name"] for p in pods]
             time.sleep(0.05)
+
+
+def with_a_cluster_of_its_own(plugin_bin: Path) -> Iterator[User]:
+    """The article's cluster, to be broken by one test."""
+    require_lab()
+    require_tools("kubectl")
+    with article.cluster() as lab:
+        article.build(lab)
+        yield User(lab, plugin_bin)
+        assert not lab.server.errors
+
+
+def reaches(lab: LabCluster, pod: str) -> bool:
+    """Whether a pod of the article gets a connection to nginx."""
+    return connects(lab.sandbox("default", pod), article.NGINX_IP, 80) == "open"
 
 
 @pytest.fixture(scope="session")

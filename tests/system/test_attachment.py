@@ -12,31 +12,19 @@ import pytest
 from tests.lab import article, breakage
 from tests.lab.agent import Agent
 from tests.lab.article import NGINX, NGINX_IP, NODE
-from tests.lab.cluster import LabCluster
 from tests.lab.require import require_lab, require_tools
-from tests.lab_selftest.helpers import connects
-from tests.system.conftest import User
+from tests.system.conftest import User, reaches, with_a_cluster_of_its_own
 
 POD = ("default", NGINX)
 
 
 @pytest.fixture
 def user(plugin_bin: Path) -> Iterator[User]:
-    """The article's cluster, to be broken by one test."""
-    require_lab()
-    require_tools("kubectl")
-    with article.cluster() as lab:
-        article.build(lab)
-        yield User(lab, plugin_bin)
-        assert not lab.server.errors
+    yield from with_a_cluster_of_its_own(plugin_bin)
 
 
 def agent(user: User) -> Agent:
     return user.lab.agents[NODE]
-
-
-def reaches(lab: LabCluster, pod: str) -> bool:
-    return connects(lab.sandbox("default", pod), NGINX_IP, 80) == "open"
 
 
 def data(user: User, *arguments: str) -> tuple[int, Any]:

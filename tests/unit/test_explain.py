@@ -9,6 +9,7 @@ import pytest
 from kubectl_netpol.diagnose.explain import explain
 from kubectl_netpol.diagnose.layers import Cause
 from kubectl_netpol.diagnose.plan import Question, make_plan
+from kubectl_netpol.kernel.identity import veth_names
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.policy.world import World
@@ -457,3 +458,27 @@ def test_what_somebody_elses_filter_enforces_is_not_known():
     _, side = report_of({**rules(), "filters": []}, INGRESS)
     assert side.agrees is False
     assert "NOT ENFORCED" in {row.status.value for row in side.alignment.rows}
+
+
+def test_a_disputed_veth_is_no_agreement():
+    doc = {**rules(), "links": [*rules()["links"], link("other", 8)], "routes": [route(NGINX["status"]["podIP"], 8)]}
+    found, side = report_of(doc, INGRESS)
+    assert side.agrees is None
+    assert "goes to other" in side.summary
+    assert "ip route get" in found.next_step
+
+
+@pytest.mark.parametrize(("filters", "agrees"), [(True, True), (False, False)])
+def test_a_further_interface_counts(filters, agrees):
+    doc = rules()
+    second = [{**f, "ifindex": 8} for f in doc["filters"]] if filters else []
+    veth = veth_names("default", NGINX["metadata"]["name"], 1)[0]
+    doc = {
+        **doc,
+        "links": [*doc["links"], link(veth, 8)],
+        "qdiscs": [*doc["qdiscs"], clsact(8)],
+        "filters": [*doc["filters"], *second],
+    }
+    _, side = report_of(doc, INGRESS)
+    assert side.agrees is agrees, side.summary
+    assert ("its interface 1 is not like that: no filter handle_ingress" in side.summary) is not agrees

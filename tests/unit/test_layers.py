@@ -23,11 +23,13 @@ from tests.unit.builders import (
     ct_key,
     endpoint,
     entry,
+    link,
     map_row,
     meta,
     pod,
     pod_document,
     program,
+    route,
     service,
     service_port,
     tc_filter,
@@ -349,3 +351,16 @@ def test_the_intent_of_a_service_is_that_of_all_its_pods():
     intent = found.verdicts[0]
     assert intent.word == "DENY"
     assert intent.why.startswith("1 of 2 pods behind default/nginx are allowed: out isolates default/accesstrue")
+
+
+def test_the_program_of_the_other_direction_leaves_the_verdict_open():
+    swapped = [{**f, "program_id": 433} if f["name"] == "handle_ingress" else f for f in RULES["filters"]]
+    found = leg(article({**RULES, "filters": swapped})).decided_by
+    assert (found.decision.value, found.code) == ("unknown", "OTHER_DIRECTION")
+
+
+def test_a_route_to_another_link_leaves_the_verdict_open():
+    doc = {**RULES, "links": [*RULES["links"], link("other", 8)], "routes": [route(NGINX_IP, 8)]}
+    found = leg(article(doc)).decided_by
+    assert (found.decision.value, found.code) == ("unknown", "VETH_DISPUTED")
+    assert f"the route to {NGINX_IP} goes to other" in found.why

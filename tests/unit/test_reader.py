@@ -334,3 +334,17 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
         elif isinstance(part, ast.ImportFrom):
             modules.add(str(part.module))
     assert {name.split(".")[0] for name in modules} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("fields", "programs"),
+    [
+        ({}, []),
+        ({2: b"\0"}, []),
+        ({2: b"\1", 4: struct.pack("=I", 31)}, [31]),
+        ({2: b"\4", 5: struct.pack("=I", 32), 6: struct.pack("=I", 31)}, [31, 32]),
+        ({4: b"\0"}, []),
+    ],
+)
+def test_xdp_programs_of_a_link(fields: dict[int, bytes], programs: list[int]) -> None:
+    assert reader._xdp_programs(fields) == programs
