@@ -187,7 +187,7 @@ def _address(family: int, data: bytes | None) -> str | None:
 
 def read_links() -> list[Json]:
     """RTM_GETLINK. ``flags`` are IFF_* bits, ``mtu`` bytes; ``peer_ifindex`` is IFLA_LINK: for a veth the
-    index of the other end inside the namespace ``link_netnsid``, for a vlan its parent."""
+    index of the other end inside the namespace ``link_netnsid``, for a vlan its parent; ``xdp``: program ids."""
     mask = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + mask
     return [_link(payload) for payload in netlink_dump(RTM_GETLINK, body)]
