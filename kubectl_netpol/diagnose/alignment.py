@@ -17,7 +17,7 @@ from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.controller import Skipped, Wanted
 from kubectl_netpol.policy.endpoints import EndpointEntry
 from kubectl_netpol.policy.ports import ALL_PORTS
-from kubectl_netpol.policy.world import World, namespace_of, node_of, pod_ip
+from kubectl_netpol.policy.world import World, node_of, pod_ip
 
 Json = dict[str, Any]
 
@@ -129,11 +129,10 @@ def _family(table: LpmTable | None, pod: Json) -> int:
 def _wanted(pod: Json, direction: Direction, world: World) -> tuple[list[Wanted], list[Skipped]]:
     wanted: list[Wanted] = []
     skipped: list[Skipped] = []
-    for policy in world.policies_of.get(namespace_of(pod), ()):
-        if networkpolicy.selects(policy, pod):
-            more, less = controller.resolve(policy, direction, pod, world)
-            wanted += more
-            skipped += less
+    for policy in world.policies_selecting(pod):
+        more, less = controller.resolve(policy, direction, world)
+        wanted += more
+        skipped += less
     return wanted, skipped
 
 

@@ -33,6 +33,27 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one tier says on the way to a decision."""
+
+    tier: str
+    """Admin | NetworkPolicy | Baseline | default."""
+    outcome: str
+    """Accept | Deny | Pass | not isolated | nothing matches | Allow."""
+    by: str = ""
+    """The policy, and where in it: `block-metadata (priority 10) spec.egress[0]`."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.tier}: {self.outcome}" + (f" by {self.by}" if self.by else "")
+
+
+def chain_text(steps: tuple[Step, ...]) -> str:
+    """`Admin: Pass by allow-team (priority 10) spec.ingress[0] -> NetworkPolicy: Deny by default-deny`."""
+    return " -> ".join(step.text for step in steps)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One layer's decision. ``code`` is stable for scripts, ``why`` is for people."""
 
@@ -44,6 +65,8 @@ class Verdict:
     """Short facts, each with where it was read."""
     decided: Mapping[str, Any] = field(default_factory=dict)
     """Of kernel layers, what decided: mapId, prefix, slot (its number), slotText, tier, podState, conntrack."""
+    chain: tuple[Step, ...] = ()
+    """Of INTENT and ENDPOINTS, the tiers that were asked, in their order."""
 
     @property
     def word(self) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_netpol.kernel.identity import pod_part
 from kubectl_netpol.model.flow import Direction, Network
-from kubectl_netpol.model.verdict import Decision, Layer, Verdict
+from kubectl_netpol.model.verdict import Decision, Layer, Step, Verdict
 from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.networkpolicy import Ends, parse_network
 from kubectl_netpol.policy.ports import Port
-from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
+from kubectl_netpol.policy.world import (
+    CLUSTER_POLICY,
+    World,
+    kind_of,
+    name_of,
+    namespace_of,
+    node_of,
+    on_host_network,
+    pod_ips,
+    ref,
+)
 
 Json = dict[str, Any]
 
@@ -31,6 +42,13 @@ class EndpointEntry:
     prefix: Network
     ports: tuple[Port, ...]
     excepts: tuple[Network, ...] = ()
+    text: str = ""
+    """The cidr as it is written: older agents tell `10.1.2.3/8` from `10.0.0.0/8`."""
+    except_texts: tuple[str, ...] = ()
+    action: str = "Accept"
+    tier: str = ""
+    """Of ClusterPolicyEndpoints: Admin | Baseline."""
+    priority: int = 0
 
 
 def policy_of(endpoint: Json) -> str:
@@ -44,10 +62,63 @@ def lists(endpoint: Json) -> Iterator[tuple[str, str]]:
         yield str(entry.get("namespace") or namespace_of(endpoint)), str(entry.get("name") or "")
 
 
+class EndpointIndex:
+    """The PolicyEndpoints of one namespace by policy, by listed pod and by pod identifier."""
+
+    def __init__(self, endpoints: Sequence[Json]) -> None:
+        self._slices: dict[str, list[Json]] = defaultdict(list)
+        self._of_pod: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self._of_part: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        for endpoint in endpoints:
+            policy = policy_of(endpoint)
+            self._slices[policy].append(endpoint)
+            for namespace, name in lists(endpoint):
+                self._of_pod[namespace, name][policy] = None
+                self._of_part[namespace, pod_part(name)][policy] = None
+        self._order = {id(endpoint): number for number, endpoint in enumerate(endpoints)}
+
+    def of_policy(self, name: str) -> list[Json]:
+        """All slices of one policy."""
+        return self._slices.get(name, [])
+
+    def of_pod(self, namespace: str, name: str) -> list[Json]:
+        return self._of(self._of_pod.get((namespace, name), {}))
+
+    def of_part(self, namespace: str, part: str) -> list[Json]:
+        return self._of(self._of_part.get((namespace, part), {}))
+
+    def _of(self, policies: Iterable[str]) -> list[Json]:
+        found = [endpoint for policy in policies for endpoint in self._slices[policy]]
+        return sorted(found, key=lambda endpoint: self._order[id(endpoint)])
+
+
+def index(world: World, namespace: str) -> EndpointIndex:
+    """The index of one namespace, made once for each."""
+    found: EndpointIndex | None = world.endpoint_indexes.get(namespace)
+    if found is None:
+        found = world.endpoint_indexes[namespace] = EndpointIndex(world.endpoints_of.get(namespace, ()))
+    return found
+
+
+def cluster_index(world: World) -> EndpointIndex:
+    """The same of all ClusterPolicyEndpoints, whose pods are of any namespace."""
+    found: EndpointIndex | None = world.endpoint_indexes.get("")
+    if found is None:
+        found = EndpointIndex(world.snapshot.items("clusterpolicyendpoints"))
+        world.endpoint_indexes[""] = found
+    return found
+
+
+def of_policy(world: World, policy: Json) -> list[Json]:
+    """All slices that were made from a policy of any kind."""
+    if kind_of(policy) == CLUSTER_POLICY:
+        return cluster_index(world).of_policy(name_of(policy))
+    return index(world, namespace_of(policy)).of_policy(name_of(policy))
+
+
 def of_pod(world: World, pod: Json) -> list[Json]:
     """All slices of all policies that list this pod in at least one slice."""
-    key = namespace_of(pod), name_of(pod)
-    return _slices(world, namespace_of(pod), lambda listed: listed == key)
+    return index(world, namespace_of(pod)).of_pod(namespace_of(pod), name_of(pod))
 
 
 def of_identifier(world: World, pod: Json) -> list[Json]:
@@ -56,20 +127,24 @@ def of_identifier(world: World, pod: Json) -> list[Json]:
     This, not ``of_pod``, is what the agent programs: maps belong to the identifier, and pods that share it
     (replicas, but also bare pods `web-a` and `web-b`) share one set of rules.
     """
-    namespace, part = namespace_of(pod), pod_part(name_of(pod))
-    return _slices(world, namespace, lambda listed: listed[0] == namespace and pod_part(listed[1]) == part)
+    return index(world, namespace_of(pod)).of_part(namespace_of(pod), pod_part(name_of(pod)))
 
 
-def _slices(world: World, namespace: str, wanted: Any) -> list[Json]:
-    endpoints = world.endpoints_of.get(namespace, ())
-    policies = {policy_of(endpoint) for endpoint in endpoints if any(wanted(pod) for pod in lists(endpoint))}
-    return [endpoint for endpoint in endpoints if policy_of(endpoint) in policies]
+def cluster_of_pod(world: World, pod: Json) -> list[Json]:
+    """The ClusterPolicyEndpoints, all slices, that list this pod."""
+    return cluster_index(world).of_pod(namespace_of(pod), name_of(pod))
+
+
+def cluster_of_identifier(world: World, pod: Json) -> list[Json]:
+    """The same for the pod identifier."""
+    return cluster_index(world).of_part(namespace_of(pod), pod_part(name_of(pod)))
 
 
 def entries(endpoints: Iterable[Json], direction: Direction) -> Iterator[EndpointEntry]:
     """The elements that have a CIDR; those with a domainName only are not programmed by the open agent."""
     for endpoint in endpoints:
-        for number, element in enumerate((endpoint.get("spec") or {}).get(direction.value) or ()):
+        spec = endpoint.get("spec") or {}
+        for number, element in enumerate(spec.get(direction.value) or ()):
             network = parse_network(element.get("cidr"))
             if network is None:
                 continue
@@ -81,7 +156,26 @@ def entries(endpoints: Iterable[Json], direction: Direction) -> Iterator[Endpoin
                 prefix=network,
                 ports=tuple(port_lists.from_endpoint(port) for port in element.get("ports") or ()),
                 excepts=tuple(n for text in element.get("except") or () if (n := parse_network(text))),
+                text=str(element["cidr"]),
+                except_texts=tuple(str(text) for text in element.get("except") or ()),
+                action=str(element.get("action") or "Accept"),
+                tier=str(spec.get("tier") or ""),
+                priority=_priority(spec),
             )
+
+
+def _priority(spec: Json) -> int:
+    value = spec.get("priority")
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def domains(endpoints: Iterable[Json]) -> Iterator[tuple[str, str, tuple[Port, ...]]]:
+    """(PolicyEndpoint and path, domain name, ports) of the egress elements that have no CIDR."""
+    for endpoint in endpoints:
+        for number, element in enumerate((endpoint.get("spec") or {}).get("egress") or ()):
+            if element.get("domainName") and not element.get("cidr"):
+                ports = tuple(port_lists.from_endpoint(port) for port in element.get("ports") or ())
+                yield f"{name_of(endpoint)} spec.egress[{number}]", str(element["domainName"]), ports
 
 
 def isolates(endpoints: Iterable[Json], direction: Direction) -> list[str]:
@@ -91,17 +185,28 @@ def isolates(endpoints: Iterable[Json], direction: Direction) -> list[str]:
 
 
 def evaluate(ends: Ends, world: World) -> Verdict:
-    """The ENDPOINTS verdict of one leg: what the resolved entries of the pod's own policies say."""
-    layer, pod, direction = Layer.ENDPOINTS, ends.pod, ends.direction
+    """The ENDPOINTS verdict of one leg: what the resolved entries of the pod's own policies say, tier by tier."""
+    layer, pod = Layer.ENDPOINTS, ends.pod
     collection = world.snapshot.get("policyendpoints")
-    if collection.absent:
+    if collection.absent and not cluster_of_pod(world, pod):
         why = "the PolicyEndpoint CRD is not installed: NetworkPolicy is not enforced by the VPC CNI here"
         return Verdict(layer, Decision.ALLOW, "NO_CRD", why)
-    if not collection.known:
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"policyendpoints: {collection.reason}")
+    unread = world.unread("policyendpoints", "clusterpolicyendpoints")
+    if unread:
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", unread)
     if on_host_network(pod):
         why = f"{ref(pod)} uses the host network: it is in no PolicyEndpoint"
         return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
+    cluster = cluster_of_pod(world, pod)
+    if not cluster:
+        found = _by_network_policies(ends, world)
+        return replace(found, chain=_steps(found))
+    return _by_tiers(ends, world, cluster)
+
+
+def _by_network_policies(ends: Ends, world: World) -> Verdict:
+    """The tier of NetworkPolicies and ApplicationNetworkPolicies."""
+    layer, pod, direction = Layer.ENDPOINTS, ends.pod, ends.direction
     endpoints = of_pod(world, pod)
     if not endpoints:
         return Verdict(layer, Decision.ALLOW, "NOT_LISTED", f"no PolicyEndpoint lists {ref(pod)}")
@@ -113,6 +218,63 @@ def evaluate(ends: Ends, world: World) -> Verdict:
     if not rules and not isolates(endpoints, direction):
         return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", f"{names} does not restrict {direction}")
     return _by_entries(ends, rules, names)
+
+
+def _steps(found: Verdict) -> tuple[Step, ...]:
+    if found.code in ("NOT_LISTED", "NOT_ISOLATED"):
+        return Step("NetworkPolicy", "not isolated"), Step("default", "Allow")
+    word = {Decision.ALLOW: "Accept", Decision.DENY: "Deny"}.get(found.decision)
+    by = found.why.partition(": ")[0] if found.code == "ENTRY_ALLOWS" else ""
+    return (Step("NetworkPolicy", word, by),) if word else ()
+
+
+ACTIONS = {"Deny": 0, "Accept": 1, "Pass": 2}
+
+
+def _by_tiers(ends: Ends, world: World, cluster: list[Json]) -> Verdict:
+    """Lowest priority first; within one, Deny before Accept before Pass: rules have no order any more (facts 6.6)."""
+    layer = Layer.ENDPOINTS
+    found = [entry for entry in entries(cluster, ends.direction) if _means(entry, ends)]
+    admin, baseline = (_winner(found, tier) for tier in ("Admin", "Baseline"))
+    chain = [_cluster_step("Admin", admin)]
+    if admin is not None and admin.action != "Pass":
+        return _tier_verdict("Admin", admin, chain)
+    middle = _by_network_policies(ends, world)
+    if middle.code not in ("NOT_LISTED", "NOT_ISOLATED"):
+        return replace(middle, chain=(*chain, *_steps(middle)))
+    chain += [Step("NetworkPolicy", "not isolated"), _cluster_step("Baseline", baseline)]
+    if baseline is not None and baseline.action != "Pass":
+        return _tier_verdict("Baseline", baseline, chain)
+    names = ", ".join(sorted({name_of(endpoint) for endpoint in cluster}))
+    why = f"no {ends.direction} entry of {names} means {ends.peer} on {ends.flow.port_text}; {middle.why}"
+    return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", why, chain=(*chain, Step("default", "Allow")))
+
+
+def _means(entry: EndpointEntry, ends: Ends) -> bool:
+    inside = entry.prefix.version == ends.peer.version and ends.peer in entry.prefix
+    return inside and port_lists.admits(entry.ports, ends.flow)
+
+
+def _winner(found: Iterable[EndpointEntry], tier: str) -> EndpointEntry | None:
+    mine = [entry for entry in found if (entry.tier == "Baseline") == (tier == "Baseline")]
+    return min(mine, key=lambda entry: (entry.priority, ACTIONS.get(entry.action, 9)), default=None)
+
+
+def _cluster_step(tier: str, entry: EndpointEntry | None) -> Step:
+    if entry is None:
+        return Step(tier, "nothing matches")
+    return Step(tier, entry.action, f"{entry.endpoint} (priority {entry.priority}) {entry.path}")
+
+
+def _tier_verdict(tier: str, entry: EndpointEntry, chain: list[Step]) -> Verdict:
+    allowed = entry.action == "Accept"
+    why = (
+        f"{entry.endpoint} {entry.path}: {entry.prefix} on {port_lists.text(entry.ports)}: "
+        f"{entry.action} in the {tier} tier, priority {entry.priority}"
+    )
+    code = f"{tier.upper()}_{'ACCEPT' if allowed else 'DENY'}"
+    decision = Decision.ALLOW if allowed else Decision.DENY
+    return Verdict(Layer.ENDPOINTS, decision, code, why, chain=tuple(chain))
 
 
 def _by_entries(ends: Ends, rules: list[EndpointEntry], names: str) -> Verdict:

@@ -1,9 +1,13 @@
-"""NetworkPolicy as Kubernetes defines it: who is selected, which rules are there, what they mean."""
+"""NetworkPolicy as Kubernetes defines it: who is selected, which rules are there, what they mean.
+
+ApplicationNetworkPolicy has the same shape, and domain names as peers of egress rules besides.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -16,6 +20,7 @@ from kubectl_netpol.policy.world import (
     World,
     container_ports,
     finished,
+    label_of,
     labels_of,
     name_of,
     namespace_of,
@@ -38,10 +43,21 @@ class RulePeer:
     """`spec.ingress[0].from[0]`."""
     peer: Json | None
     ports: tuple[Json, ...]
+    action: str = "Accept"
+    """Accept | Deny | Pass; rules of NetworkPolicies only accept."""
 
     @property
     def policy_name(self) -> str:
         return name_of(self.policy)
+
+    @property
+    def label(self) -> str:
+        """`access-nginx spec.ingress[0].from[0]`, for sentences."""
+        return f"{label_of(self.policy)} {self.path}"
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in (self.peer or {}).get("domainNames") or ())
 
 
 def directions(policy: Json) -> tuple[Direction, ...]:
@@ -82,6 +98,8 @@ def peer_text(peer: Json | None) -> str:
     if block:
         excepts = ", ".join(block.get("except") or ())
         return f"{block.get('cidr')}" + (f" except {excepts}" if excepts else "")
+    if peer.get("domainNames"):
+        return f"domains {', '.join(str(name) for name in peer['domainNames'])}"
     pods, namespaces = peer.get("podSelector"), peer.get("namespaceSelector")
     text = "all pods" if not pods or selectors.text(pods) == "<all>" else f"pods {selectors.text(pods)}"
     if namespaces is not None:
@@ -95,17 +113,27 @@ def peer_namespaces(rule: RulePeer, world: World) -> tuple[str, ...]:
     selector = (rule.peer or {}).get("namespaceSelector")
     if selector is None:
         return (namespace_of(rule.policy),)
-    return tuple(name for name, labels in world.namespaces.items() if selectors.matches(selector, labels))
+    return world.namespaces_matching(selector)
+
+
+def means_namespace(rule: RulePeer, namespace: str, world: World) -> bool:
+    """Whether a selector peer looks in this namespace."""
+    selector = (rule.peer or {}).get("namespaceSelector")
+    if selector is None:
+        return namespace == namespace_of(rule.policy)
+    return namespace in world.namespaces and selectors.matches(selector, world.namespaces[namespace])
 
 
 def peer_pods(rule: RulePeer, world: World) -> list[Json]:
     """The living pods with an address that a selector peer means."""
+    if rule.domains:
+        return []
     selector = (rule.peer or {}).get("podSelector") or {}
     return [
         pod
         for namespace in peer_namespaces(rule, world)
-        for pod in world.pods_of.get(namespace, ())
-        if pod_ips(pod) and not finished(pod) and selectors.matches(selector, labels_of(pod))
+        for pod in world.pods_matching(namespace, selector)
+        if pod_ips(pod) and not finished(pod)
     ]
 
 
@@ -137,8 +165,14 @@ def _named(name: str, protocol: str, pod: Json | None) -> list[Port]:
 
 def parse_network(text: object) -> Network | None:
     """A CIDR or a bare address; host bits are dropped. None where it is neither."""
+    return _network(str(text))
+
+
+@lru_cache(maxsize=1 << 18)
+def _network(text: str) -> Network | None:
+    # The same address is in as many PolicyEndpoints as there are policies that mean it.
     try:
-        return ip_network(str(text), strict=False)
+        return ip_network(text, strict=False)
     except ValueError:
         return None
 
@@ -172,8 +206,24 @@ def peer_matches(rule: RulePeer, ends: Ends, world: World) -> bool:
     other = ends.peer_pod
     if other is None:
         return False
+    if rule.domains:
+        return False
     selector = peer.get("podSelector") or {}
-    return namespace_of(other) in peer_namespaces(rule, world) and selectors.matches(selector, labels_of(other))
+    return means_namespace(rule, namespace_of(other), world) and selectors.matches(selector, labels_of(other))
+
+
+def may_be_domain(rule: RulePeer, ends: Ends, world: World) -> bool:
+    """Whether the other end could be one of the peer's domain names: nothing here resolves them.
+
+    What has a name of the cluster's own (pod, node, Service) is not outside, where domain names are meant for.
+    """
+    return bool(rule.domains) and ends.peer_pod is None and not world.who(ends.peer)
+
+
+def rule_admits(rule: RulePeer, ends: Ends) -> bool:
+    """Whether the ports of the rule admit the flow; named ports are those of the receiving pod."""
+    ports = resolve_ports(rule.ports, ends.receiver)
+    return ports is not None and port_lists.admits(ports, ends.flow)
 
 
 def in_block(address: Address, block: Json) -> bool:
@@ -186,20 +236,15 @@ def in_block(address: Address, block: Json) -> bool:
 
 def isolating(world: World, pod: Json, direction: Direction) -> list[Json]:
     """The policies that select the pod and list this direction: none means everything is allowed."""
-    policies = world.policies_of.get(namespace_of(pod), ())
-    return [policy for policy in policies if direction in directions(policy) and selects(policy, pod)]
+    return [policy for policy in world.policies_selecting(pod) if direction in directions(policy)]
 
 
 def evaluate(ends: Ends, world: World) -> Verdict:
     """The INTENT verdict of one leg: the union of all policies that isolate the pod in this direction."""
     layer, pod, direction = Layer.INTENT, ends.pod, ends.direction
-    unread = [
-        f"{kind}: {world.snapshot.get(kind).reason}"
-        for kind in ("networkpolicies", "namespaces", "pods")
-        if not world.snapshot.get(kind).known
-    ]
+    unread = world.unread("networkpolicies", "applicationnetworkpolicies", "namespaces", "pods")
     if unread:
-        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {'; '.join(unread)}")
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {unread}")
     if on_host_network(pod):
         why = f"{ref(pod)} uses the host network: NetworkPolicy does not apply to it"
         return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
@@ -214,20 +259,26 @@ def evaluate(ends: Ends, world: World) -> Verdict:
 
 
 def _by_rules(ends: Ends, world: World, policies: list[Json]) -> Verdict:
-    misses = []
+    misses, maybe = [], []
     for policy in policies:
         for rule in rule_peers(policy, ends.direction):
             ports = resolve_ports(rule.ports, ends.receiver)
+            admits = ports is not None and port_lists.admits(ports, ends.flow)
+            if admits and may_be_domain(rule, ends, world):
+                maybe.append(f"{rule.label} allows {peer_text(rule.peer)}")
             if not peer_matches(rule, ends, world):
-                misses.append(f"{rule.policy_name} {rule.path} allows {peer_text(rule.peer)}{_miss(rule, ends, world)}")
-            elif ports is None or not port_lists.admits(ports, ends.flow):
+                misses.append(f"{rule.label} allows {peer_text(rule.peer)}{_miss(rule, ends, world)}")
+            elif ports is None or not admits:
                 wanted = _ports_text(rule, ports)
-                misses.append(f"{rule.policy_name} {rule.path} matches, but allows {wanted}, not {ends.flow.port_text}")
+                misses.append(f"{rule.label} matches, but allows {wanted}, not {ends.flow.port_text}")
             else:
                 allowed = f"{peer_text(rule.peer)} on {port_lists.text(ports)}"
-                why = f"{rule.policy_name} {rule.path} allows {allowed}"
+                why = f"{rule.label} allows {allowed}"
                 return Verdict(Layer.INTENT, Decision.ALLOW, "RULE_ALLOWS", why)
-    names = ", ".join(sorted(name_of(policy) for policy in policies))
+    if maybe:
+        why = f"{'; '.join(maybe)}: whether {ends.peer} is an address of it is not known here"
+        return Verdict(Layer.INTENT, Decision.UNKNOWN, "DOMAIN_NAME", why, tuple(misses))
+    names = ", ".join(sorted(label_of(policy) for policy in policies))
     verb = "isolates" if len(policies) == 1 else "isolate"
     why = f"{names} {verb} {ref(ends.pod)} for {ends.direction}: "
     why += "no rule allows it" if misses else "there is no rule, so nothing is allowed"
@@ -244,12 +295,14 @@ def _ports_text(rule: RulePeer, ports: tuple[Port, ...] | None) -> str:
 def _miss(rule: RulePeer, ends: Ends, world: World) -> str:
     """Why a selector peer does not mean the other end, as the rest of a sentence."""
     peer, other = rule.peer or {}, ends.peer_pod
+    if rule.domains:
+        return f"; domain names do not mean {world.who(ends.peer)}" if world.who(ends.peer) else ""
     if peer.get("ipBlock"):
         return f"; {ends.peer} is not in it"
     if other is None:
         who = world.who(ends.peer) or "not a pod"
         return f"; {ends.peer} is {who}, and selectors mean pods only"
     reasons = list(selectors.mismatches(peer.get("podSelector") or {}, labels_of(other)))
-    if namespace_of(other) not in peer_namespaces(rule, world):
+    if not means_namespace(rule, namespace_of(other), world):
         reasons.append(f"it is in namespace {namespace_of(other)}, which the rule does not mean")
     return f"; {ref(other)}: {'; '.join(reasons)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,19 @@ def matches(selector: Json | None, labels: Labels) -> bool:
     """A LabelSelector against labels. ``{}`` matches everything; None (absent) matches nothing."""
     if selector is None:
         return False
-    return next(mismatches(selector, labels), None) is None
+    for key, wanted in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != wanted:
+            return False
+    for requirement in selector.get("matchExpressions") or ():
+        values = [str(value) for value in requirement.get("values") or ()]
+        if not _expression(str(requirement.get("key")), str(requirement.get("operator")), values, labels):
+            return False
+    return True
+
+
+def canonical(selector: Json) -> str:
+    """One text for each selector: the same for the same."""
+    return json.dumps(selector, sort_keys=True, separators=(",", ":"))
 
 
 def mismatches(selector: Json, labels: Labels) -> Iterator[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import Any
 
 from kubectl_netpol.model.flow import Address
 from kubectl_netpol.model.snapshot import Snapshot
+from kubectl_netpol.policy import selectors
+from kubectl_netpol.policy.index import LabelIndex, SelectorIndex
 
 Json = dict[str, Any]
 
@@ -33,8 +35,13 @@ def labels_of(obj: Json) -> Mapping[str, str]:
 
 
 def parse_address(text: object) -> Address | None:
+    return _address(str(text))
+
+
+@lru_cache(maxsize=1 << 18)
+def _address(text: str) -> Address | None:
     try:
-        return ip_address(str(text))
+        return ip_address(text)
     except ValueError:
         return None
 
@@ -88,11 +95,45 @@ def cluster_ips(service: Json) -> tuple[Address, ...]:
     return tuple(found)
 
 
+NETWORK_POLICY, APPLICATION_POLICY = "NetworkPolicy", "ApplicationNetworkPolicy"
+CLUSTER_POLICY = "ClusterNetworkPolicy"
+
+
+def kind_of(policy: Json) -> str:
+    """Which of the three kinds of policies it is."""
+    return str(policy.get("kind") or NETWORK_POLICY)
+
+
+def label_of(policy: Json) -> str:
+    """The name of a policy in a sentence: with its kind where it is not a NetworkPolicy."""
+    return name_of(policy) if kind_of(policy) == NETWORK_POLICY else f"{kind_of(policy)} {name_of(policy)}"
+
+
+def _of_kind(kind: str, items: Iterable[Json]) -> tuple[Json, ...]:
+    """The items of a list answer do not say their kind."""
+    return tuple({**item, "kind": kind} for item in items)
+
+
+def subject_selectors(policy: Json) -> tuple[Json | None, Json]:
+    """(namespaceSelector, podSelector) of a ClusterNetworkPolicy's subject; (None, {}): it means nobody."""
+    subject = (policy.get("spec") or {}).get("subject") or {}
+    if subject.get("namespaces") is not None:
+        return subject["namespaces"], {}
+    pods = subject.get("pods")
+    if pods is None:
+        return None, {}
+    return pods.get("namespaceSelector") or {}, pods.get("podSelector") or {}
+
+
 class World:
     """Pods, namespaces, services, nodes and policies of one Snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.resolutions: dict[int, Any] = {}
+        """What ``controller.resolution`` made of a policy, by its identity."""
+        self.endpoint_indexes: dict[str, Any] = {}
+        """``endpoints.EndpointIndex`` by namespace; "" for those of the cluster."""
 
     @cached_property
     def pods(self) -> Mapping[tuple[str, str], Json]:
@@ -111,6 +152,37 @@ class World:
         }
 
     @cached_property
+    def _namespace_index(self) -> LabelIndex:
+        return LabelIndex([(labels, name) for name, labels in self.namespaces.items()])
+
+    def namespaces_matching(self, selector: Json) -> tuple[str, ...]:
+        """Names of the namespaces that a namespaceSelector means."""
+        return self._namespace_index.select(selector)
+
+    @cached_property
+    def _pod_indexes(self) -> dict[str, LabelIndex]:
+        return {}
+
+    def pods_matching(self, namespace: str, selector: Json) -> tuple[Json, ...]:
+        """The pods of a namespace that a podSelector means, in any phase; ``{}`` means all."""
+        if namespace not in self._pod_indexes:
+            pods = self.pods_of.get(namespace, ())
+            self._pod_indexes[namespace] = LabelIndex([(labels_of(pod), pod) for pod in pods])
+        return self._pod_indexes[namespace].select(selector)
+
+    @cached_property
+    def _service_indexes(self) -> dict[str, LabelIndex]:
+        return {}
+
+    def services_selecting(self, namespace: str, selector: Json) -> tuple[Json, ...]:
+        """The Services of a namespace whose own selector, taken as labels, satisfies a podSelector."""
+        if namespace not in self._service_indexes:
+            services = self.services_of.get(namespace, ())
+            pairs = [((service.get("spec") or {}).get("selector") or {}, service) for service in services]
+            self._service_indexes[namespace] = LabelIndex(pairs)
+        return self._service_indexes[namespace].select(selector)
+
+    @cached_property
     def services_of(self) -> Mapping[str, list[Json]]:
         return _by_namespace(self.snapshot.items("services"))
 
@@ -121,6 +193,54 @@ class World:
     @cached_property
     def policies_of(self) -> Mapping[str, list[Json]]:
         return _by_namespace(self.snapshot.items("networkpolicies"))
+
+    @cached_property
+    def _policy_indexes(self) -> dict[tuple[str, str], SelectorIndex[Json]]:
+        return {}
+
+    def policies_selecting(self, pod: Json) -> list[Json]:
+        """The NetworkPolicies and ApplicationNetworkPolicies whose podSelector means this pod."""
+        if on_host_network(pod):
+            return []
+        found: list[Json] = []
+        for kind in ("networkpolicies", "applicationnetworkpolicies"):
+            key = kind, namespace_of(pod)
+            if key not in self._policy_indexes:
+                policies = self._namespaced(kind).get(namespace_of(pod), ())
+                pairs = [((policy.get("spec") or {}).get("podSelector") or {}, policy) for policy in policies]
+                self._policy_indexes[key] = SelectorIndex(pairs)
+            found += self._policy_indexes[key].matching(labels_of(pod))
+        return found
+
+    def _namespaced(self, kind: str) -> Mapping[str, list[Json]]:
+        return self.policies_of if kind == "networkpolicies" else self.application_policies_of
+
+    @cached_property
+    def application_policies_of(self) -> Mapping[str, list[Json]]:
+        return _by_namespace(_of_kind(APPLICATION_POLICY, self.snapshot.items("applicationnetworkpolicies")))
+
+    @cached_property
+    def cluster_policies(self) -> tuple[Json, ...]:
+        return _of_kind(CLUSTER_POLICY, self.snapshot.items("clusternetworkpolicies"))
+
+    @cached_property
+    def _subject_indexes(self) -> dict[str, SelectorIndex[Json]]:
+        return {}
+
+    def cluster_policies_selecting(self, pod: Json) -> list[Json]:
+        """The ClusterNetworkPolicies whose subject means this pod."""
+        namespace = namespace_of(pod)
+        if on_host_network(pod):
+            return []
+        if namespace not in self._subject_indexes:
+            labels = self.namespaces.get(namespace, {})
+            pairs = []
+            for policy in self.cluster_policies:
+                where, who = subject_selectors(policy)
+                if where is not None and selectors.matches(where, labels):
+                    pairs.append((who, policy))
+            self._subject_indexes[namespace] = SelectorIndex(pairs)
+        return list(self._subject_indexes[namespace].matching(labels_of(pod)))
 
     @cached_property
     def endpoints_of(self) -> Mapping[str, list[Json]]:
@@ -156,6 +276,11 @@ class World:
             if found is not None:
                 return f"{kind} {ref(found)}"
         return ""
+
+    def unread(self, *kinds: str) -> str:
+        """Which of the collections could not be (wholly) read, and why; a kind that is not installed is known."""
+        collections = {kind: self.snapshot.get(kind) for kind in kinds}
+        return "; ".join(f"{k}: {c.reason}" for k, c in collections.items() if not c.known and not c.absent)
 
     def own_node_address(self, pod: Json, version: int) -> Address | None:
         """The address of the pod's node, which the agent always lets through."""
