@@ -247,6 +247,11 @@ class _Builder:
         if slots == expected.slots:
             inherited = sorted({str(e.prefix) for e in expected.inherited})
             return Status.OK, f"also the ports of {', '.join(inherited)}" if inherited else ""
+        if frozenset(slots) in expected.others:
+            return (
+                Status.OK,
+                "two rules of this prefix are written with other host bits: agents <= 1.4.1 keep one of them",
+            )
         if not self.held.complete:
             return Status.UNKNOWN, "not all slots of the entry were read"
         if len(expected.slots) > room and slots <= expected.slots:

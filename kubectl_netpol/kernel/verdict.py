@@ -352,4 +352,7 @@ def slots_text(slots: tuple[Slot, ...] | tuple[ClusterSlot, ...]) -> str:
 
 
 def _map_text(view: MapView, direction: Direction) -> str:
+    """`ingress_map (id 93)`; a map without an id is not in any kernel: it is what the agent should write."""
+    if not view.id:
+        return f"the {layouts.map_name(view.role, direction)} that the agent should write"
     return f"{layouts.map_name(view.role, direction)} (id {view.id})"

@@ -18,9 +18,11 @@ class Layer(StrEnum):
     CONNTRACK = "CONNTRACK"
     TEST_RUN = "TEST RUN"
     """Not a place of its own: the attached program, asked with a packet (`--ask-kernel`)."""
+    EXPECTED = "EXPECTED"
+    """Not a place of its own either: the maps that the agent should write, by its own rules, from the PolicyEndpoints."""
 
 
-KERNEL_LAYERS = (Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK, Layer.TEST_RUN)
+KERNEL_LAYERS = (Layer.EXPECTED, Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK, Layer.TEST_RUN)
 
 
 class Decision(StrEnum):

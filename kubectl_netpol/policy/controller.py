@@ -395,8 +395,8 @@ def merged(entries: Iterable[Wanted], *, narrow: bool = False) -> dict[Key, froz
     """Entries of one direction of one policy, one for each prefix.
 
     The controller keeps entries with other excepts apart, and "all ports" swallows the rest (>= 1.1.3). ``narrow``:
-    as 1.0.7 to 1.1.2 do it, and every release for ApplicationNetworkPolicies: excepts are joined, and "all ports" gives way
-    to whatever else is said about the prefix (agent facts 6.5).
+    as 1.0.7 to 1.1.2 do it, and every release for ApplicationNetworkPolicies: excepts are joined, and "all ports" gives
+    way to whatever else is said about the prefix (agent facts 6.5).
     """
     found: dict[Key, set[Port]] = {}
     joined: dict[tuple[Network, str], set[Network]] = {}
@@ -421,4 +421,3 @@ def union(ports: Iterable[Port]) -> frozenset[Port]:
 
 def _narrowed(ports: set[Port]) -> frozenset[Port]:
     return frozenset(ports - set(ALL_PORTS)) or frozenset(ALL_PORTS)
-

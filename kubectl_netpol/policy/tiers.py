@@ -1,4 +1,4 @@
-"""INTENT over all tiers: Admin cluster policies, then NetworkPolicies, then Baseline cluster policies, then the default.
+"""INTENT over all tiers: Admin cluster policies, NetworkPolicies, Baseline cluster policies, and the default.
 
 ClusterNetworkPolicy as its authors mean it, which is the semantics of the upstream ClusterNetworkPolicy: policies in
 the order of their priority, the rules of one policy in the order in which they are written, the first rule that fits

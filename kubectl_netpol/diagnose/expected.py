@@ -1,0 +1,169 @@
+"""EXPECTED: the maps that the agent should have written for a pod, and what the datapath would decide by them.
+
+Between ENDPOINTS and PINNED: where ENDPOINTS and EXPECTED differ, the agent's own rules are the reason (excepts win,
+24 ports, shared pod identifiers, one family ...); where EXPECTED and PINNED differ, the agent did not write what it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from kubectl_netpol.kernel import layouts
+from kubectl_netpol.kernel import verdict as kernel_verdict
+from kubectl_netpol.kernel.generation import Generation, generation_of
+from kubectl_netpol.model.flow import Direction, Flow, Network, host_network
+from kubectl_netpol.model.kernel import LpmEntry, LpmTable, MapView, Slot
+from kubectl_netpol.model.verdict import Decision, Layer, Verdict
+from kubectl_netpol.policy import agent, endpoints
+from kubectl_netpol.policy.world import World, pod_ip
+
+Json = dict[str, Any]
+LAYER = Layer.EXPECTED
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedMaps:
+    """What the agent should hold for one direction of a pod identifier."""
+
+    direction: Direction
+    family: int
+    rules: Mapping[Network, agent.Expected]
+    tiers: Mapping[Network, agent.ExpectedTier]
+    states: Mapping[int, int | None]
+    """By key; None: the default of the enforcing mode."""
+    listed: bool
+    """Whether any PolicyEndpoint concerns the identifier at all."""
+
+    @cached_property
+    def table(self) -> LpmTable:
+        """The rule map as the kernel would hold it, but for the order of slots."""
+        return self.table_with({})
+
+    def table_with(self, slots: Mapping[Network, Iterable[Slot]]) -> LpmTable:
+        """The same with other slots in some entries, in the order given."""
+        entries = [
+            LpmEntry(prefix, tuple(slots[prefix] if prefix in slots else sorted(one.slots)))
+            for prefix, one in self.rules.items()
+        ]
+        return LpmTable(tuple(sorted(entries, key=_order)))
+
+    @cached_property
+    def tier_table(self) -> LpmTable:
+        entries = [LpmEntry(prefix, tuple(sorted(set(one.slots)))) for prefix, one in self.tiers.items()]
+        return LpmTable(tuple(sorted(entries, key=_order)))
+
+
+def _order(entry: LpmEntry) -> tuple[int, int]:
+    return int(entry.prefix.network_address), entry.prefix.prefixlen
+
+
+def expected_maps(pod: Json, direction: Direction, world: World) -> ExpectedMaps:
+    """By the rules of the newest agent, from the PolicyEndpoints of all pods that share the pod's identifier."""
+    address = pod_ip(pod)
+    family = address.version if address else 4
+    own = world.own_node_address(pod, family)
+    slices, cluster = endpoints.of_identifier(world, pod), endpoints.cluster_of_identifier(world, pod)
+    return ExpectedMaps(
+        direction,
+        family,
+        agent.program(slices, direction, own, family),
+        agent.program_tiers(cluster, direction, own, family),
+        agent.states(slices, cluster),
+        listed=bool(slices or cluster),
+    )
+
+
+def as_views(
+    maps: ExpectedMaps, like: Mapping[str, MapView], table: LpmTable | None = None, default: int = layouts.DEFAULT_ALLOW
+) -> dict[str, MapView]:
+    """The maps in the form of decoded ones. ``like``: those of a program, whose generation they take over.
+
+    Empty, or of no known generation: that of agents >= 1.4.2. ``default``: the pod state of the enforcing mode.
+    """
+    v4 = maps.family == 4
+    roles = set(like) if isinstance(generation_of(like), Generation) else {"np", "cp", "pod_state", "conntrack"}
+    shapes = {
+        "np": (layouts.MAP_TYPE_LPM_TRIE, 8 if v4 else 20, 288, 65536),
+        "cp": (layouts.MAP_TYPE_LPM_TRIE, 8 if v4 else 20, 384, 65536),
+        "pod_state": (layouts.MAP_TYPE_HASH, 4, 1, 2),
+        "conntrack": (layouts.MAP_TYPE_LRU_HASH, 24 if v4 else 60, 16, 524288),
+    }
+    found = {}
+    for role in sorted(roles & set(shapes)):
+        kind, key, value, most = shapes[role]
+        if role in like and len(roles) == len(like):
+            kind, key, value = like[role].type, like[role].key_size, like[role].value_size
+            most = like[role].max_entries
+        view = MapView(0, role, "as the agent should write it", kind, key, value, most, family=maps.family)
+        found[role] = _filled(view, maps, table, default)
+    return found
+
+
+def _filled(view: MapView, maps: ExpectedMaps, table: LpmTable | None, default: int) -> MapView:
+    if view.role == "np":
+        return replace(view, lpm=table or maps.table)
+    if view.role == "cp":
+        return replace(view, lpm=maps.tier_table)
+    if view.role == "pod_state":
+        states = {key: default if state is None else state for key, state in maps.states.items()}
+        return replace(view, states={key: state for key, state in states.items() if key < view.max_entries})
+    return replace(view, conntrack=())
+
+
+def verdict(
+    maps: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], default: int = layouts.DEFAULT_ALLOW
+) -> Verdict:
+    """What the datapath would decide for a new flow if the agent had written all as it should."""
+    if not maps.listed:
+        why = "no PolicyEndpoint concerns the pod's identifier: the agent leaves the pod to the enforcing mode"
+        return Verdict(LAYER, Decision.NONE, "NOT_LISTED", why)
+    generation = generation_of(like) if like else None
+    if isinstance(generation, Generation) and generation.any_checks_ports is not True:
+        why = f"agents {generation.agents} write some entries by other rules, which this release does not know"
+        return Verdict(LAYER, Decision.UNKNOWN, "OLDER_AGENT", why)
+    flow = replace(flow, source_port=None)
+    views = [as_views(maps, like, table, default) for table in _tables(maps, flow)]
+    found = [kernel_verdict.decide(LAYER, maps.direction, flow, view) for view in views]
+    first = found[0]
+    if all(other.decision is first.decision for other in found):
+        return first
+    entry = _deciding(maps, flow)
+    if entry is not None and entry.cut_off:
+        why = (
+            f"{len(entry.slots)} port rules meet in the entry {entry.prefix} and {layouts.SLOTS} fit: which ones the "
+            "agent leaves out is random, and changes each time it writes the entry"
+        )
+        return Verdict(LAYER, Decision.UNKNOWN, "CUT_OFF", why)
+    why = "rules of one prefix are written with different host bits: which one an agent <= 1.4.1 keeps is random"
+    return Verdict(LAYER, Decision.UNKNOWN, "HOST_BITS", why)
+
+
+def _deciding(maps: ExpectedMaps, flow: Flow) -> agent.Expected | None:
+    """The longest prefix that holds the other end."""
+    entry = maps.table.lookup(host_network(flow.peer(maps.direction)))
+    return maps.rules.get(entry.prefix) if entry is not None else None
+
+
+def _tables(maps: ExpectedMaps, flow: Flow) -> Iterable[LpmTable]:
+    """All that the deciding entry may hold: as it should, as agents <= 1.4.1 may write it, and with what is cut off."""
+    entry = _deciding(maps, flow)
+    if entry is None or not entry.cut_off:
+        yield maps.table
+    if entry is None:
+        return
+    for other in entry.others:
+        yield maps.table_with({entry.prefix: sorted(other)})
+    if entry.cut_off:
+        passing = [one for one in sorted(entry.slots) if _lets_pass(entry.prefix, one, flow)]
+        rest = [one for one in sorted(entry.slots) if one not in passing]
+        # The best case for this flow, and the worst: all that would let it pass is among what is left out.
+        yield maps.table_with({entry.prefix: (passing + rest)[: layouts.SLOTS]})
+        if len(rest) >= layouts.SLOTS:
+            yield maps.table_with({entry.prefix: rest[: layouts.SLOTS]})
+
+
+def _lets_pass(prefix: Network, one: Slot, flow: Flow) -> bool:
+    return kernel_verdict.scan(LpmEntry(prefix, (one,)), flow)[1]
