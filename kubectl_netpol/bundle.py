@@ -190,7 +190,16 @@ class BundleSource:
     def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
         return {kind: self.snapshot.get(kind) for kind in kinds}
 
+    def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        """The same objects as a live cluster would have given for the question."""
+        return {kind: _within(self.snapshot.get(kind), namespaces) for kind in kinds}
+
     def nodes(self, requests: Mapping[str, Json], follow: object = None) -> Mapping[str, NodeReading]:
         # A bundle has no programs to ask: the verbs refuse that before.
         missing = NodeReading(None, "this node is not in the bundle")
         return {name: self.snapshot.nodes.get(name, missing) for name in requests}
+
+
+def _within(collection: Collection, namespaces: Sequence[str]) -> Collection:
+    items = tuple(item for item in collection.items if item["metadata"].get("namespace") in namespaces)
+    return Collection(items, collection.reason, collection.absent)

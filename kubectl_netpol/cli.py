@@ -71,19 +71,53 @@ def explain(
             "conntrack entry from a source port that no flow uses, which is removed at once.",
         ),
     ] = False,
+    api_only: Annotated[
+        bool,
+        typer.Option(
+            "--api-only",
+            help="Answer from the API objects alone: policies, PolicyEndpoints, and the maps that the agent should "
+            "write. No debug pod is made and no node is read; what the kernel does stays unknown.",
+        ),
+    ] = False,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="What if the policies of this YAML file were applied; - is stdin; repeatable. Nothing is applied.",
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            help="What if this policy were removed: NAME, NAMESPACE/NAME, anp/NAME or cnp/NAME; repeatable. "
+            "Nothing is removed.",
+        ),
+    ] = None,
 ) -> None:
     """Say what the policies mean for a pod or a flow, at every layer, and where two layers differ.
 
     Without --from and --to: both directions of the pod, YAML rules beside PolicyEndpoint and kernel map.
     With one of them: the verdict for that flow. Exit code 0: the flow is allowed, or the pod's layers agree;
     1: the flow is dropped, or the pod's layers differ; 3: could not be decided.
+
+    With -f or --without: the same as if those policies were applied or removed, and which of the pod's established
+    flows the change would deny. Exit code 1 then: the flow would be dropped, or established flows denied.
     """
     from kubectl_netpol import verbs
+    from kubectl_netpol.diagnose.plan import Question
 
     for flag, value in (("--from", source), ("--to", destination)):
         if value == "":
             raise UsageError(f"{flag} is empty")
-    verbs.explain(common, pod, _directions(direction), source or "", destination or "", port, source_port, ask_kernel)
+    for flag, values in (("--file", file), ("--without", without)):
+        if "" in (values or ()):
+            raise UsageError(f"{flag} is empty")
+    question = Question(
+        pod, _directions(direction), source or "", destination or "", port, source_port, ask_kernel, api_only
+    )
+    verbs.explain(common, question, file or (), without or ())
 
 
 @app.command()

@@ -33,6 +33,10 @@ class Source(Protocol):
         """API objects by kind. ``namespaces``: where to look if the whole cluster may not be listed."""
         ...
 
+    def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        """API objects of these namespaces alone."""
+        ...
+
     def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
         """Reader documents by node name; with ``follow`` also the answers of the programs that it names."""
         ...

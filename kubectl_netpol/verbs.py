@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.flows import flows_of
 from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
+from kubectl_netpol.manifests import read_policies
 from kubectl_netpol.model.asked import Asked, FollowUp
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
@@ -25,6 +26,7 @@ from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.options import Common, Way
 from kubectl_netpol.policy import nodes as node_kinds
 from kubectl_netpol.policy import targets
+from kubectl_netpol.policy.changes import Changes, imagine
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import explain as explain_report
@@ -44,31 +46,25 @@ EXIT_CODES = {
 
 
 def explain(
-    common: Common,
-    pod: str,
-    directions: tuple[Direction, ...],
-    source: str,
-    destination: str,
-    port: str,
-    source_port: int | None = None,
-    ask_kernel: bool = False,
+    common: Common, question: planning.Question, files: Sequence[str] = (), without: Sequence[str] = ()
 ) -> None:
-    """`explain`. Ends the process with the verdict's exit code."""
-    if ask_kernel and common.bundle:
+    """`explain`. Ends the process with the verdict's exit code. ``files``: `-f`; ``without``: `--without`."""
+    if question.ask_kernel and common.bundle:
         raise UsageError("--ask-kernel needs the live node: a bundle has no program to ask")
-    if ask_kernel and common.via is not Way.PYTHON:
+    if question.ask_kernel and common.via is not Way.PYTHON:
         raise UsageError("--ask-kernel needs --via python: tc and aws-eks-na-cli cannot run a program")
-    question = planning.Question(pod, directions, source, destination, port, source_port, ask_kernel)
+    if question.ask_kernel and (question.api_only or files or without):
+        raise UsageError("--ask-kernel asks the programs of now: it goes without --api-only, -f and --without")
     with _session(common) as (origin, progress):
-        plan, snapshot = _read(origin, question, progress)
-        found = explainer.explain(plan, snapshot)
+        applied, others = read_policies(files, origin.namespace)
+        for other in others:
+            progress.note(f"note: {other} is no policy and left alone")
+        changes = Changes(applied, tuple(without))
+        plan, snapshot = _read(origin, question, progress, changes.namespaces(origin.namespace))
+        found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
         progress.done()
-        for node in found.unread:
-            progress.note(f"warning: node {node}")
-        for warning in asking.left_behind(snapshot.nodes):
+        for warning in _warnings(plan, snapshot, found):
             progress.note(f"warning: {warning}")
-        for node in plan.skipped_nodes:
-            progress.note(f"warning: node {node} was not read: at most {planning.MOST_NODES} nodes a question")
         emit(
             sys.stdout,
             common.output,
@@ -76,6 +72,19 @@ def explain(
             lambda wide: explain_report.as_text(found, wide, not common.no_headers),
         )
     raise typer.Exit(int(EXIT_CODES[found.decision]))
+
+
+def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanation) -> Iterator[str]:
+    for node in found.unread:
+        yield f"node {node}"
+    if plan.reads and all(reading.document is None for reading in snapshot.nodes.values()):
+        yield (
+            "no node was read: the answer is from the API objects alone, and what the kernel does is unknown; "
+            "--api-only asks for no more"
+        )
+    yield from asking.left_behind(snapshot.nodes)
+    for node in plan.skipped_nodes:
+        yield f"node {node} was not read: at most {planning.MOST_NODES} nodes a question"
 
 
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
@@ -115,7 +124,11 @@ def _read_pod(
     origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
 ) -> tuple[planning.Plan, Snapshot, PodKernel]:
     """The pod's part of its node's kernel, for verbs that have nothing to show without it."""
-    plan, snapshot = _read(origin, planning.Question(pod, directions), progress)
+    question = planning.Question(pod, directions)
+    progress.step("reading pods and services")
+    collections = origin.collections(planning.NAMES, planning.namespaces_of(question, origin.namespace))
+    plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
+    snapshot = _with_nodes(origin, plan, collections, progress)
     if on_host_network(plan.pod):
         raise NodeError(
             f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
@@ -148,15 +161,29 @@ def capture(common: Common, pod: str, file: str) -> None:
         raise typer.Exit(int(ExitCode.UNDECIDED))
 
 
-def _read(origin: Source, question: planning.Question, progress: Progress) -> tuple[planning.Plan, Snapshot]:
-    collections = _collections(origin, question.pod, progress)
+def _read(
+    origin: Source, question: planning.Question, progress: Progress, more: Iterable[str] = ()
+) -> tuple[planning.Plan, Snapshot]:
+    """All that a question about policies needs. ``more``: further namespaces whose policies it is about."""
+    namespaces = tuple(dict.fromkeys((*planning.namespaces_of(question, origin.namespace), *more)))
+    progress.step("reading policies, pods and services")
+    collections = dict(origin.collections(planning.CLUSTER_KINDS, namespaces))
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
+    judged = tuple(dict.fromkeys((*planning.judged_namespaces(plan), *more)))
+    collections.update(origin.of_namespaces(planning.OWN_KINDS, judged))
+    return plan, _with_nodes(origin, plan, collections, progress)
+
+
+def _with_nodes(
+    origin: Source, plan: planning.Plan, collections: Mapping[str, Collection], progress: Progress
+) -> Snapshot:
     for note in plan.notes:
         progress.note(note)
     requests = {node: planning.reader_request(pods) for node, pods in plan.reads.items()}
-    progress.step(f"reading node {', '.join(requests)}")
+    if requests:
+        progress.step(f"reading node {', '.join(requests)}")
     follow: FollowUp | None = None
-    if question.ask_kernel:
+    if plan.question.ask_kernel:
 
         def follow(node: str, document: Json) -> Iterable[Asked]:
             return asking.to_ask(plan.legs, node, document)
@@ -164,7 +191,7 @@ def _read(origin: Source, question: planning.Question, progress: Progress) -> tu
     nodes = origin.nodes(requests, follow) if requests else {}
     for name, reading in nodes.items():
         _hint(name, reading, World(Snapshot(collections)), progress)
-    return plan, _snapshot(origin, collections, nodes)
+    return _snapshot(origin, collections, nodes)
 
 
 def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> None:

@@ -73,6 +73,13 @@ class LiveSource:
             found.update(zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True))
         return found
 
+    def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        def one(kind: str) -> Collection:
+            return self._of_namespaces(kind, namespaces, "")
+
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            return dict(zip(kinds, pool.map(one, kinds), strict=True))
+
     def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
         if len(requests) == 1:
             # In the main thread, so that signals end the debug pod's life at once.
@@ -102,16 +109,19 @@ class LiveSource:
         return self._of_namespaces(kind, namespaces, refusal)
 
     def _of_namespaces(self, kind: str, namespaces: Sequence[str], refusal: str) -> Collection:
-        """Where the whole cluster may not be listed: the namespaces of the question, and a reason."""
+        """The namespaces of the question; ``refusal``: why not the whole cluster, where that was wanted."""
         items: list[Json] = []
         for namespace in namespaces:
             try:
                 items += _kept(kind, self.api.list(PATHS[kind].path(namespace))).items
             except ApiError as error:
+                if error.status == 404:
+                    return Collection(absent=True)
                 if error.status != 403:
                     raise
                 return Collection(reason=error.message)
-        return Collection(tuple(items), reason=f"only namespaces {', '.join(namespaces)}: {refusal}")
+        reason = f"only namespaces {', '.join(namespaces)}: {refusal}" if refusal else ""
+        return Collection(tuple(items), reason=reason)
 
 
 def _kept(kind: str, listing: Listing) -> Collection:

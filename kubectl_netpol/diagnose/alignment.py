@@ -95,14 +95,18 @@ class Held:
     """How many slots of an entry the program looks at; None: as many as there are."""
     exact: bool = True
     """False: an agent before 1.2.4 may have filled the map, by rules of its own."""
+    elsewhere: bool = False
+    """Pods of the identifier are listed on other nodes only: the agent may or may not have written their rules."""
     unread: str = ""
+    asked: bool = True
+    """False: the question is about the API alone."""
 
 
 def align(pod: Json, direction: Direction, world: World, held: Held) -> Alignment:
     """Build the rows."""
     wanted, skipped = _wanted(pod, direction, world)
     resolved = endpoints.of_identifier(world, pod)
-    family = _family(held.table, pod)
+    family = family_of(held.table, pod)
     own = world.own_node_address(pod, family)
     expected = agent.program(resolved, direction, own, family)
     reasons = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
@@ -119,7 +123,8 @@ def align(pod: Json, direction: Direction, world: World, held: Held) -> Alignmen
     )
 
 
-def _family(table: LpmTable | None, pod: Json) -> int:
+def family_of(table: LpmTable | None, pod: Json) -> int:
+    """That of the map's entries, else that of the pod's address."""
     if table is not None and table.entries:
         return table.entries[0].prefix.version
     address = pod_ip(pod)
@@ -220,11 +225,17 @@ class _Builder:
                 return Status.NOT_RESOLVED, "the controller did not resolve this peer (yet)"
             if given and not asked:
                 return Status.STALE, "no rule of the policy means this address now: a stale or foreign entry"
-            if _ports(w.ports for w in asked) != _ports(e.ports for e in given):
-                return Status.PORTS_DIFFER, PORTS_RESOLVED_NOTE
+            there = _ports(e.ports for e in given)
+            if there != _ports(w.ports for w in asked):
+                if there != controller.narrowed(port for w in asked for port in w.ports or ALL_PORTS):
+                    return Status.PORTS_DIFFER, PORTS_RESOLVED_NOTE
+                status, note = self._against_map(prefix, expected)
+                return status, note or NARROWED_NOTE
         return self._against_map(prefix, expected)
 
     def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
+        if not self.held.asked:
+            return Status.OK, ""
         if not self.held.attached:
             return Status.NOT_ENFORCED, "no program is attached: nothing is filtered"
         if self.table is None:
@@ -236,6 +247,8 @@ class _Builder:
                 return Status.OK, "the own node is always allowed" if self._is_own_node(prefix) else ""
             if not self.held.complete:
                 return Status.UNKNOWN, "the map was not read to its end"
+            if self.held.elsewhere:
+                return Status.UNKNOWN, "its policies list pods of this pod identifier on other nodes only"
             return Status.NOT_IN_MAP, "the agent should have written this entry, and the map does not hold it"
         if expected is None:
             return (Status.NODE, self._node_note) if self._is_own_node(prefix) else (Status.UNWANTED, _NOBODY)
@@ -310,7 +323,11 @@ class _Builder:
 
 
 PORTS_RESOLVED_NOTE = "YAML and PolicyEndpoint allow different ports"
-_INTENT_KINDS = ("networkpolicies", "namespaces", "pods", "services")
+NARROWED_NOTE = (
+    "a rule for all ports and one for some meet here: the controller keeps only the latter (releases before 1.1.3, and "
+    "all of them for an ApplicationNetworkPolicy)"
+)
+_INTENT_KINDS = ("networkpolicies", "applicationnetworkpolicies", "namespaces", "pods", "services")
 """What the YAML column is made of."""
 _NOBODY = "no rule and no PolicyEndpoint of this pod asks for this entry"
 
@@ -326,8 +343,7 @@ def who(prefix: Network, world: World) -> str:
 
 def _ports(lists: Iterable[tuple[port_lists.Port, ...]]) -> frozenset[port_lists.Port]:
     """The union of port lists; all ports swallow the rest."""
-    union = {port for ports in lists for port in ports or ALL_PORTS}
-    return frozenset(ALL_PORTS) if ALL_PORTS[0] in union else frozenset(union)
+    return controller.union(port for ports in lists for port in ports or ALL_PORTS)
 
 
 def _union_text(lists: list[tuple[port_lists.Port, ...]]) -> str:

@@ -1,7 +1,7 @@
 """EXPECTED: the maps that the agent should have written for a pod, and what the datapath would decide by them.
 
 Between ENDPOINTS and PINNED: where ENDPOINTS and EXPECTED differ, the agent's own rules are the reason (excepts win,
-24 ports, shared pod identifiers, one family ...); where EXPECTED and PINNED differ, the agent did not write what it should.
+24 ports, shared pod identifiers, one family ...); where EXPECTED and PINNED differ, it did not write what it should.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.generation import Generation, generation_of
 from kubectl_netpol.model.flow import Direction, Flow, Network, host_network
-from kubectl_netpol.model.kernel import LpmEntry, LpmTable, MapView, Slot
+from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import agent, endpoints
 from kubectl_netpol.policy.world import World, pod_ip
@@ -77,11 +77,16 @@ def expected_maps(pod: Json, direction: Direction, world: World) -> ExpectedMaps
 
 
 def as_views(
-    maps: ExpectedMaps, like: Mapping[str, MapView], table: LpmTable | None = None, default: int = layouts.DEFAULT_ALLOW
+    maps: ExpectedMaps,
+    like: Mapping[str, MapView],
+    table: LpmTable | None = None,
+    default: int = layouts.DEFAULT_ALLOW,
+    tiers: LpmTable | None = None,
 ) -> dict[str, MapView]:
     """The maps in the form of decoded ones. ``like``: those of a program, whose generation they take over.
 
     Empty, or of no known generation: that of agents >= 1.4.2. ``default``: the pod state of the enforcing mode.
+    ``table``, ``tiers``: other contents for the map of rules and of cluster policies.
     """
     v4 = maps.family == 4
     roles = set(like) if isinstance(generation_of(like), Generation) else {"np", "cp", "pod_state", "conntrack"}
@@ -98,15 +103,13 @@ def as_views(
             kind, key, value = like[role].type, like[role].key_size, like[role].value_size
             most = like[role].max_entries
         view = MapView(0, role, "as the agent should write it", kind, key, value, most, family=maps.family)
-        found[role] = _filled(view, maps, table, default)
+        found[role] = _filled(view, maps, {"np": table or maps.table, "cp": tiers or maps.tier_table}, default)
     return found
 
 
-def _filled(view: MapView, maps: ExpectedMaps, table: LpmTable | None, default: int) -> MapView:
-    if view.role == "np":
-        return replace(view, lpm=table or maps.table)
-    if view.role == "cp":
-        return replace(view, lpm=maps.tier_table)
+def _filled(view: MapView, maps: ExpectedMaps, tables: Mapping[str, LpmTable], default: int) -> MapView:
+    if view.role in tables:
+        return replace(view, lpm=tables[view.role])
     if view.role == "pod_state":
         states = {key: default if state is None else state for key, state in maps.states.items()}
         return replace(view, states={key: state for key, state in states.items() if key < view.max_entries})
@@ -125,7 +128,11 @@ def verdict(
         why = f"agents {generation.agents} write some entries by other rules, which this release does not know"
         return Verdict(LAYER, Decision.UNKNOWN, "OLDER_AGENT", why)
     flow = replace(flow, source_port=None)
-    views = [as_views(maps, like, table, default) for table in _tables(maps, flow)]
+    views = [
+        as_views(maps, like, table, default, tiers)
+        for table in _tables(maps, flow)
+        for tiers in _tier_tables(maps, flow)
+    ]
     found = [kernel_verdict.decide(LAYER, maps.direction, flow, view) for view in views]
     first = found[0]
     if all(other.decision is first.decision for other in found):
@@ -137,6 +144,13 @@ def verdict(
             "agent leaves out is random, and changes each time it writes the entry"
         )
         return Verdict(LAYER, Decision.UNKNOWN, "CUT_OFF", why)
+    tier = _deciding_tier(maps, flow)
+    if tier is not None and tier.cut_off:
+        why = (
+            f"{len(tier.slots)} rules of cluster policies meet in the entry {tier.prefix} and {layouts.SLOTS} fit: "
+            "which ones the agent leaves out is random, and changes each time it writes the entry"
+        )
+        return Verdict(LAYER, Decision.UNKNOWN, "CUT_OFF", why)
     why = "rules of one prefix are written with different host bits: which one an agent <= 1.4.1 keeps is random"
     return Verdict(LAYER, Decision.UNKNOWN, "HOST_BITS", why)
 
@@ -145,6 +159,36 @@ def _deciding(maps: ExpectedMaps, flow: Flow) -> agent.Expected | None:
     """The longest prefix that holds the other end."""
     entry = maps.table.lookup(host_network(flow.peer(maps.direction)))
     return maps.rules.get(entry.prefix) if entry is not None else None
+
+
+def _deciding_tier(maps: ExpectedMaps, flow: Flow) -> agent.ExpectedTier | None:
+    entry = maps.tier_table.lookup(host_network(flow.peer(maps.direction)))
+    return maps.tiers.get(entry.prefix) if entry is not None else None
+
+
+def _tier_tables(maps: ExpectedMaps, flow: Flow) -> Iterable[LpmTable]:
+    """What may be left of the deciding entry of cluster policies, as far as it makes a difference to this flow."""
+    entry = _deciding_tier(maps, flow)
+    if entry is None or not entry.cut_off:
+        yield maps.tier_table
+        return
+    matching = sorted((one for one in entry.slots if _matches(entry.prefix, one, flow)), key=lambda one: one.word)
+    low = [one for one in matching if one.priority > kernel_verdict.BASELINE_ABOVE]
+    high = [one for one in matching if one.priority <= kernel_verdict.BASELINE_ABOVE]
+    lost = len(entry.slots) - layouts.SLOTS
+    found: dict[tuple[int, ...], tuple[ClusterSlot, ...]] = {}
+    for first in range(min(lost, len(high)) + 1):
+        for second in range(min(lost - first, len(low)) + 1):
+            # The best ones of each tier decide, and one with the same actions decides the same.
+            kept = (*high[first : first + 1], *low[second : second + 1])
+            found.setdefault(tuple(one.action + (10 if one in low else 0) for one in kept), kept)
+    for kept in found.values():
+        yield LpmTable((LpmEntry(entry.prefix, kept),))
+
+
+def _matches(prefix: Network, one: ClusterSlot, flow: Flow) -> bool:
+    host = host_network(prefix.network_address)
+    return kernel_verdict.cluster_tiers(LpmTable((LpmEntry(prefix, (one,)),)), host, flow)[0] is not None
 
 
 def _tables(maps: ExpectedMaps, flow: Flow) -> Iterable[LpmTable]:

@@ -1,4 +1,4 @@
-"""The five layers' verdicts of one leg, and the first place where two neighbours disagree."""
+"""The layers' verdicts of one leg, the first place where two neighbours disagree, and why they do."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from itertools import pairwise
 from typing import Any
 
 from kubectl_netpol.diagnose import attached as attached_layer
+from kubectl_netpol.diagnose import deviations, expected
 from kubectl_netpol.diagnose import established as conntrack_layer
 from kubectl_netpol.diagnose.attached import NOT_THE_PROGRAM
+from kubectl_netpol.diagnose.deviations import Deviation
 from kubectl_netpol.diagnose.plan import Leg
-from kubectl_netpol.kernel import inventory
+from kubectl_netpol.kernel import inventory, layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.flow import Direction, Flow
-from kubectl_netpol.model.kernel import Difference, PodKernel
+from kubectl_netpol.model.kernel import Difference, DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
-from kubectl_netpol.policy import endpoints, networkpolicy
+from kubectl_netpol.policy import endpoints, tiers
+from kubectl_netpol.policy.nearmiss import NearMiss, near_misses
 from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
 
 Json = dict[str, Any]
@@ -51,11 +54,45 @@ class LegVerdict:
     break_between: tuple[Layer, Layer] | None = None
     asked: Verdict | None = None
     """`--ask-kernel`: what the attached program itself said."""
+    deviations: tuple[Deviation, ...] = ()
+    """Rules of the controller and agent through which layers differ, on every cluster: no fault of this one."""
+    near: tuple[NearMiss, ...] = ()
+    """What would have to be otherwise for the YAML to allow it, the best guess first."""
+
+    @property
+    def by_rule(self) -> tuple[Deviation, ...]:
+        """The deviations that explain the first difference; empty where something is broken, late or unknown."""
+        if self.break_between is None:
+            return ()
+        left, right = (ORDER.index(layer) if layer in ORDER else len(ORDER) for layer in self.break_between)
+        return tuple(
+            found
+            for found in self.deviations
+            if found.code != "NOT_RESOLVED_YET"
+            and left <= ORDER.index(found.between[0])
+            and ORDER.index(found.between[1]) <= right
+        )
+
+    def verdict(self, layer: Layer) -> Verdict:
+        """What one layer says."""
+        return next(v for v in self.verdicts if v.layer is layer)
+
+    @property
+    def by_api(self) -> Verdict:
+        """What the API objects alone lead to: the maps that the agent should write, or where it has none to
+        write the PolicyEndpoints."""
+        found = self.verdict(Layer.EXPECTED)
+        return self.verdict(Layer.ENDPOINTS) if found.decision is Decision.NONE else found
+
+    @property
+    def by_mode(self) -> bool:
+        """Whether no policy concerns the pod, so that the enforcing mode, which was not read, decides."""
+        return self.verdict(Layer.EXPECTED).code == "NOT_LISTED"
 
     @property
     def only_established(self) -> str:
         """What would become of a new flow, where this one passes because it is established; else empty."""
-        attached = next(v for v in self.verdicts if v.layer is Layer.ATTACHED)
+        attached = self.verdict(Layer.ATTACHED)
         if self.decided_by.layer is not Layer.CONNTRACK or self.decision is not Decision.ALLOW:
             return ""
         return {
@@ -98,19 +135,41 @@ def node_differences(node: str, world: World, view: NodeView) -> tuple[Differenc
 
 BY_DESIGN = ("ICMPV6", "OTHER_FAMILY")
 """Codes of what the datapath never filters, whatever the policies say."""
+API_ONLY = "--api-only: nodes were not read"
+"""Why the kernel's layers are unknown where nobody wanted to know them."""
+STRICT_MODE = "In strict enforcing mode a pod that no policy concerns is closed; which mode it is was not read."
+ORDER = (Layer.INTENT, Layer.ENDPOINTS, Layer.EXPECTED, Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK)
+"""The layers as they follow from each other."""
 
 
-def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
-    """Evaluate the leg once per layer and compare neighbours."""
-    kernel = pod_kernel(leg.pod, views)
+def api_verdicts(
+    leg: Leg, world: World, view: DirectionView | None = None
+) -> tuple[tuple[Verdict, Verdict, Verdict], tuple[Deviation, ...]]:
+    """INTENT, ENDPOINTS and EXPECTED of a leg, and the rules by which they differ.
+
+    ``view``: the kernel's side of the direction, whose generation the expected maps are of.
+    """
     intent = _intent(leg, world)
-    resolved = _resolved(leg, world)
-    reason = _unread_reason(leg.pod, world.snapshot)
+    resolved = endpoints.evaluate(leg.ends, world)
+    should = _expected(leg, world, view)
+    found = deviations.of_resolution(leg.ends, leg.backends, intent, resolved, world)
+    if should.decision is not Decision.NONE:
+        maps = expected.expected_maps(leg.pod, leg.ends.direction, world)
+        found += deviations.of_agent(leg.ends, resolved, should, maps, world)
+    return (intent, resolved, should), tuple(found)
+
+
+def judge(leg: Leg, world: World, views: Mapping[str, NodeView], *, api_only: bool = False) -> LegVerdict:
+    """Evaluate the leg once per layer and compare neighbours. ``api_only``: the kernel is not asked for."""
+    kernel = None if api_only else pod_kernel(leg.pod, views)
+    reason = API_ONLY if api_only else _unread_reason(leg.pod, world.snapshot)
+    api, found = api_verdicts(leg, world, kernel.directions[leg.ends.direction] if kernel else None)
+    intent, resolved, _ = api
     pinned = _pinned(leg, kernel, reason)
     attached = _attached(leg, kernel, reason)
     established = conntrack_layer.verdict(leg, kernel, reason, attached)
-    verdicts = (intent, resolved, pinned, attached, established)
-    cause, between = _compare((intent, resolved, pinned, attached))
+    verdicts = (*api, pinned, attached, established)
+    cause, between = _compare((*api, pinned, attached))
     if attached.code == "DEFAULT_DENY" and resolved.decision is Decision.ALLOW:
         # Right in strict mode, and wrong in standard mode: which one it is was not read.
         cause = Cause.UNKNOWN
@@ -121,7 +180,22 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView]) -> LegVerdict:
     if decided_by.decision is Decision.ALLOW and cause is Cause.SELECTOR:
         # The layers agree that a new flow would be dropped: nothing is wrong with any of them.
         cause = Cause.NONE
-    return LegVerdict(leg, kernel, verdicts, decided_by.decision, decided_by, cause, between)
+    near: tuple[NearMiss, ...] = ()
+    if Decision.DENY in (intent.decision, resolved.decision):
+        near = near_misses(leg.ends, leg.backends, world)
+    made = LegVerdict(
+        leg, kernel, verdicts, decided_by.decision, decided_by, cause, between, deviations=found, near=near
+    )
+    return _by_api_alone(made) if api_only else made
+
+
+def _by_api_alone(found: LegVerdict) -> LegVerdict:
+    """The leg where only the API was asked: what the agent should do decides."""
+    by_api = found.by_api
+    cause, between = _compare(found.verdicts[:3])
+    if by_api.decision is Decision.ALLOW and cause is Cause.SELECTOR:
+        cause = Cause.NONE
+    return replace(found, decision=by_api.decision, decided_by=by_api, cause=cause, break_between=between)
 
 
 def _decided_by(leg: Leg, attached: Verdict, established: Verdict) -> Verdict:
@@ -141,7 +215,7 @@ OPEN_TO_THE_PROGRAM = ("UNKNOWN_PROGRAM", "ANY_PROTOCOL_PORTS", "MAP_UNREADABLE"
 
 def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
     """The leg with what the program itself said. The kernel is right where the two differ."""
-    attached = next(v for v in found.verdicts if v.layer is Layer.ATTACHED)
+    attached = found.verdict(Layer.ATTACHED)
     if found.decided_by.layer is Layer.CONNTRACK:
         # The program was asked about a new flow; this one is established.
         return replace(found, asked=asked)
@@ -152,7 +226,7 @@ def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
         return replace(found, asked=asked)
     if attached.decision is Decision.UNKNOWN:
         settled = replace(attached, decision=asked.decision)
-        cause, between = _compare((*found.verdicts[:3], settled))
+        cause, between = _compare((*found.verdicts[:4], settled))
         return replace(
             found, asked=asked, decision=asked.decision, decided_by=asked, cause=cause, break_between=between
         )
@@ -167,42 +241,40 @@ def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
 
 
 def _intent(leg: Leg, world: World) -> Verdict:
-    other_kinds = [
-        kind
-        for kind in ("clusternetworkpolicies", "applicationnetworkpolicies")
-        if any(namespace_of(item) in ("", namespace_of(leg.pod)) for item in world.snapshot.items(kind))
-    ]
-    unread = _unread(world, "clusternetworkpolicies", "applicationnetworkpolicies")
-    if unread:
-        return Verdict(Layer.INTENT, Decision.UNKNOWN, "NOT_READ", unread)
-    if other_kinds:
-        why = f"there are {' and '.join(other_kinds)}, whose intent this release does not evaluate"
-        return Verdict(Layer.INTENT, Decision.UNKNOWN, "TIERS_NOT_EVALUATED", why)
     if not leg.backends:
-        return networkpolicy.evaluate(leg.ends, world)
-    verdicts = [networkpolicy.evaluate(ends, world) for ends in leg.backends]
+        return tiers.evaluate(leg.ends, world)
+    verdicts = [tiers.evaluate(ends, world) for ends in leg.backends]
     worst = next((v for v in verdicts if v.decision is not Decision.ALLOW), verdicts[0])
     count = sum(v.decision is Decision.ALLOW for v in verdicts)
     why = f"{count} of {len(verdicts)} pods behind {leg.service} are allowed: {worst.why}"
-    return Verdict(worst.layer, worst.decision, worst.code, why, worst.evidence)
+    return replace(worst, why=why)
 
 
-def _resolved(leg: Leg, world: World) -> Verdict:
-    key = namespace_of(leg.pod), name_of(leg.pod)
-    for endpoint in world.snapshot.items("clusterpolicyendpoints"):
-        if key in endpoints.lists(endpoint):
-            why = f"ClusterPolicyEndpoint {name_of(endpoint)} lists the pod; this release does not evaluate it"
-            return Verdict(Layer.ENDPOINTS, Decision.UNKNOWN, "TIERS_NOT_EVALUATED", why)
-    unread = _unread(world, "clusterpolicyendpoints")
+def _expected(leg: Leg, world: World, view: DirectionView | None) -> Verdict:
+    """What the maps would decide if the agent had written them as it should."""
+    layer, pod = Layer.EXPECTED, leg.pod
+    if on_host_network(pod):
+        return Verdict(layer, Decision.NONE, "HOST_NETWORK", "the agent has no maps for a pod on the host network")
+    unread = world.unread("policyendpoints", "clusterpolicyendpoints")
     if unread:
-        return Verdict(Layer.ENDPOINTS, Decision.UNKNOWN, "NOT_READ", unread)
-    return endpoints.evaluate(leg.ends, world)
+        return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {unread}")
+    maps = expected.expected_maps(pod, leg.ends.direction, world)
+    like = {} if view is None else view.maps if view.program is not None else view.pinned_maps
+    found = expected.verdict(maps, _rules_only(leg.ends.flow), like, _default_state(view))
+    if found.decision is Decision.DENY and endpoints.only_elsewhere(world, pod):
+        why = (
+            f"PolicyEndpoints list pods of the same pod identifier on other nodes only: whether the agent here has "
+            f"written their rules depends on when the pod started; if it has, {found.why}"
+        )
+        return Verdict(layer, Decision.UNKNOWN, "LISTED_ELSEWHERE", why)
+    return replace(found, evidence=())
 
 
-def _unread(world: World, *kinds: str) -> str:
-    """Which of the collections could not be (wholly) read, and why; a kind that is not installed is known."""
-    collections = {kind: world.snapshot.get(kind) for kind in kinds}
-    return "; ".join(f"{k}: {c.reason}" for k, c in collections.items() if not c.known and not c.absent)
+def _default_state(view: DirectionView | None) -> int:
+    """The pod state of the enforcing mode, where the pod shows it; standard mode's otherwise."""
+    states = view.maps.get("pod_state") if view is not None else None
+    shown = (states.states if states is not None else None) or {}
+    return layouts.DEFAULT_DENY if shown.get(0) == layouts.DEFAULT_DENY else layouts.DEFAULT_ALLOW
 
 
 def _unread_reason(pod: Json, snapshot: Snapshot) -> str:
@@ -251,7 +323,10 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
 
 
 def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:
-    """The first pair of neighbours that differ, over the layers that have a word to say."""
+    """The first pair of neighbours that differ, over the layers that have a word to say.
+
+    ``verdicts``: in the order of the layers, INTENT first; the last one is the one that counts.
+    """
     decided = [v for v in verdicts if v.decision in (Decision.ALLOW, Decision.DENY)]
     for left, right in pairwise(decided):
         if left.decision is not right.decision:
@@ -259,8 +334,8 @@ def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] 
             if left.layer is Layer.INTENT and right.layer is not Layer.ENDPOINTS:
                 cause = Cause.UNKNOWN
             return cause, (left.layer, right.layer)
-    intent, attached = verdicts[0].decision, verdicts[-1].decision
-    if attached is Decision.DENY:
+    intent, last = verdicts[0].decision, verdicts[-1].decision
+    if last is Decision.DENY:
         # Only a YAML that was evaluated can be what denies.
         return (Cause.SELECTOR if intent is Decision.DENY else Cause.UNKNOWN), None
-    return (Cause.UNKNOWN if attached is Decision.UNKNOWN else Cause.NONE), None
+    return (Cause.UNKNOWN if last is Decision.UNKNOWN else Cause.NONE), None

@@ -31,18 +31,14 @@ Json = dict[str, Any]
 
 MOST_NODES = 4
 """Nodes read for one question: a Service with pods on fifty nodes does not start fifty debug pods."""
-KINDS = (
-    "pods",
-    "namespaces",
-    "services",
-    "nodes",
-    "networkpolicies",
-    "policyendpoints",
-    "clusterpolicyendpoints",
-    "clusternetworkpolicies",
-    "applicationnetworkpolicies",
-)
-"""Collections that one `explain` or `maps` reads: one paged list request for each."""
+NAMES = ("pods", "namespaces", "services", "nodes")
+"""Collections that give names to addresses: all that verbs about the kernel alone need."""
+CLUSTER_KINDS = (*NAMES, "clusterpolicyendpoints", "clusternetworkpolicies")
+"""Collections that an answer about policies needs of the whole cluster: selectors may mean any of its pods."""
+OWN_KINDS = ("networkpolicies", "policyendpoints", "applicationnetworkpolicies")
+"""Collections that it needs of the judged pods' own namespaces only."""
+KINDS = (*CLUSTER_KINDS, *OWN_KINDS)
+"""All of them: what a bundle of a cluster holds. One paged list for each."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,8 @@ class Question:
     """--source-port: one established flow, with what conntrack knows of it."""
     ask_kernel: bool = False
     """--ask-kernel"""
+    api_only: bool = False
+    """--api-only: no node is read."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,20 @@ def make_plan(question: Question, namespace: str, world: World) -> Plan:
         raise UsageError(f"{'--port' if question.port else '--source-port'} needs --from or --to")
     elif question.ask_kernel:
         raise UsageError("--ask-kernel needs a flow: --from or --to, and --port")
-    reads, skipped = _reads([pod, *(leg.pod for leg in legs)])
+    reads, skipped = _reads([] if question.api_only else [pod, *(leg.pod for leg in legs)])
     return Plan(pod, question, legs, *texts, tuple(notes), reads, skipped)
+
+
+def namespaces_of(question: Question, namespace: str) -> tuple[str, ...]:
+    """The namespaces that the question names, as far as its words tell: an address may be of any."""
+    ends = [question.pod, *(text for text in (question.source, question.destination) if text)]
+    own = targets.parse(question.pod, namespace).namespace or namespace
+    return tuple(dict.fromkeys(place for end in ends if (place := targets.parse(end, own).namespace)))
+
+
+def judged_namespaces(plan: Plan) -> tuple[str, ...]:
+    """The namespaces of all pods that are judged."""
+    return tuple(dict.fromkeys(namespace_of(pod) for pod in (plan.pod, *(leg.pod for leg in plan.legs))))
 
 
 def _reads(pods: Iterable[Json]) -> tuple[dict[str, tuple[Json, ...]], tuple[str, ...]]:

@@ -19,7 +19,7 @@ class Layer(StrEnum):
     TEST_RUN = "TEST RUN"
     """Not a place of its own: the attached program, asked with a packet (`--ask-kernel`)."""
     EXPECTED = "EXPECTED"
-    """Not a place of its own either: the maps that the agent should write, by its own rules, from the PolicyEndpoints."""
+    """Not a place of its own either: the maps that the agent should write by its own rules."""
 
 
 KERNEL_LAYERS = (Layer.EXPECTED, Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK, Layer.TEST_RUN)

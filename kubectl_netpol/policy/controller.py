@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.model.flow import Direction, Network, host_network
+from kubectl_netpol.model.flow import Address, Direction, Network, host_network
 from kubectl_netpol.policy import networkpolicy as np
 from kubectl_netpol.policy import tiers
 from kubectl_netpol.policy.networkpolicy import RulePeer
@@ -28,9 +28,8 @@ from kubectl_netpol.policy.world import (
     kind_of,
     name_of,
     namespace_of,
-    node_addresses,
-    node_of,
     on_host_network,
+    parse_address,
     pod_ip,
     ref,
     subject_selectors,
@@ -116,15 +115,21 @@ def _resolution(policy: Json, world: World) -> Resolution:
     skipped: dict[Direction, tuple[Skipped, ...]] = {}
     domains: list[Domain] = []
     selected = subjects(policy, world)
+    receivers = _receivers(policy, selected, world)
     for direction in Direction:
         entries, less = [], []
+        taken: Taken = {}
         for rule in _rules(policy, direction):
             if rule.domains:
                 domains += _domains(rule)
                 continue
-            found = list(_resolve_rule(rule, selected, world))
+            made = list(_resolve_rule(rule, receivers, world))
+            found = [entry for entry in made if _is_new(entry, taken)] if kind_of(policy) == CLUSTER_POLICY else made
             entries += found
-            reason = _why_less(rule, selected, world) if found else _why_nothing(rule, selected, world)
+            if made and not found:
+                reason = "the controller takes it for an earlier rule, which differs in endPort only"
+            else:
+                reason = _why_less(rule, receivers, world) if found else _why_nothing(rule, receivers, world)
             if reason:
                 less.append(Skipped(rule.policy_name, direction, rule.path, np.peer_text(rule.peer), reason))
         wanted[direction], skipped[direction] = tuple(entries), tuple(less)
@@ -143,9 +148,41 @@ def subjects(policy: Json, world: World) -> tuple[Json, ...]:
     return tuple(pod for name in world.namespaces_matching(where) for pod in world.pods_matching(name, who))
 
 
+def _receivers(policy: Json, selected: tuple[Json, ...], world: World) -> tuple[Json, ...]:
+    """The selected pods on which named ports of ingress rules are looked up.
+
+    For a ClusterNetworkPolicy those of one namespace only, the first by name that its subject means:
+    getSubjectNamespace in clusternetworkpolicy_resolver.go, after 1.1.7. Releases before asked the peer's namespace
+    (agent facts 6.6).
+    """
+    if kind_of(policy) != CLUSTER_POLICY:
+        return selected
+    where, _ = subject_selectors(policy)
+    first = min(world.namespaces_matching(where), default="") if where is not None else ""
+    return tuple(pod for pod in selected if namespace_of(pod) == first)
+
+
+Taken = dict[tuple[Network, str, tuple[tuple[str, int], ...]], tuple[Port, ...]]
+
+
+def _is_new(entry: Wanted, taken: Taken) -> bool:
+    """The controller tells entries of a ClusterNetworkPolicy apart without a look at endPort (agent facts 6.5)."""
+    key = entry.prefix, entry.action, tuple((port.protocol, port.number) for port in entry.ports)
+    return taken.setdefault(key, entry.ports) == entry.ports
+
+
+POD_IPS = "vpc.amazonaws.com/pod-ips"
+
+
+def address_of(pod: Json) -> Address | None:
+    """status.podIP, else what the CNI wrote into an annotation; never the second address (agent facts 6.3)."""
+    noted = str((pod["metadata"].get("annotations") or {}).get(POD_IPS) or "")
+    return pod_ip(pod) or parse_address(noted.partition(",")[0].strip())
+
+
 def _is_ready(pod: Json) -> bool:
     """Has an address and has not ended (controller >= 1.0.18); one that is terminating still counts."""
-    return pod_ip(pod) is not None and not finished(pod)
+    return address_of(pod) is not None and not finished(pod)
 
 
 def _isolation(policy: Json) -> tuple[str, ...]:
@@ -167,11 +204,17 @@ def _rules(policy: Json, direction: Direction) -> Iterator[RulePeer]:
 
 
 def _domains(rule: RulePeer) -> Iterator[Domain]:
-    """Named ports are lost on the way: where a rule has no other, its domains are open on all ports."""
+    """Names of ports are lost on the way, so that domains are open on all ports (agent facts 6.6).
+
+    On all of the protocol for an ApplicationNetworkPolicy; in a ClusterNetworkPolicy the named port itself is left out.
+    """
     if rule.action == "Deny":
         # The controller leaves these out: they are not supported.
         return
-    plain = tuple(port for port in rule.ports if not isinstance(port.get("port"), str))
+    if kind_of(rule.policy) == CLUSTER_POLICY:
+        plain = tuple(port for port in rule.ports if not isinstance(port.get("port"), str))
+    else:
+        plain = tuple({**port, "port": None} if isinstance(port.get("port"), str) else port for port in rule.ports)
     ports = np.resolve_ports(plain, None) or ()
     for name in rule.domains:
         yield Domain(rule.policy_name, rule.path, name, ports, rule.action)
@@ -186,13 +229,18 @@ def _resolve_rule(rule: RulePeer, selected: Iterable[Json], world: World) -> Ite
     if peer is None or peer.get("ipBlock"):
         yield from _blocks(rule, received)
         return
-    for pod in np.peer_pods(rule, world):
+    for pod in _peers(rule, world):
         ports = received if incoming else np.resolve_ports(rule.ports, pod)
-        address = _peer_address(pod, world)
+        address = address_of(pod)
         if ports is not None and address is not None:
-            yield _wanted(rule, f"pod {ref(pod)}", address, ports)
+            yield _wanted(rule, f"pod {ref(pod)}", host_network(address), ports)
     if not incoming:
         yield from _services(rule, world)
+
+
+def _peers(rule: RulePeer, world: World) -> list[Json]:
+    """Living pods with an address; those of the host network too, with their node's."""
+    return [pod for pod in np.peer_pods(rule, world) if _is_ready(pod)]
 
 
 def _wanted(
@@ -231,15 +279,6 @@ def _blocks(rule: RulePeer, received: tuple[Port, ...] | None) -> Iterator[Wante
         network = np.parse_network(text)
         if network is not None:
             yield _wanted(rule, str(network) if block else "anybody", network, ports, excepts)
-
-
-def _peer_address(pod: Json, world: World) -> Network | None:
-    """The pod's first address; a hostNetwork pod is a peer with its node's address."""
-    address = pod_ip(pod)
-    if address is None and on_host_network(pod):
-        node = world.nodes.get(node_of(pod))
-        address = next(iter(node_addresses(node)), None) if node else None
-    return host_network(address) if address else None
 
 
 # ---- Services of egress rules
@@ -369,7 +408,7 @@ def _why_nothing(rule: RulePeer, selected: Iterable[Json], world: World) -> str:
         return "a named port cannot be resolved for addresses, so the controller drops it"
     if not np.peer_namespaces(rule, world):
         return "no namespace matches"
-    if not np.peer_pods(rule, world):
+    if not _peers(rule, world):
         return "no running pod matches"
     return "no matching pod has a container port of that name"
 
@@ -391,11 +430,20 @@ Key = tuple[Network, tuple[Network, ...], str]
 """(prefix, excepts, action)"""
 
 
+def written(found: Resolution, direction: Direction) -> dict[Key, frozenset[Port]]:
+    """The entries of one direction as the newest controller writes them, one for each prefix.
+
+    Those of an ApplicationNetworkPolicy are never narrowed: up to 1.1.7 entries with other ports stay apart, which is
+    the same to the agent, and later the code is that of NetworkPolicies (its pull request 231).
+    """
+    return merged(found.wanted[direction], narrow=kind_of(found.policy) == CLUSTER_POLICY)
+
+
 def merged(entries: Iterable[Wanted], *, narrow: bool = False) -> dict[Key, frozenset[Port]]:
     """Entries of one direction of one policy, one for each prefix.
 
     The controller keeps entries with other excepts apart, and "all ports" swallows the rest (>= 1.1.3). ``narrow``:
-    as 1.0.7 to 1.1.2 do it, and every release for ApplicationNetworkPolicies: excepts are joined, and "all ports" gives
+    as 1.0.7 to 1.1.2 do it, and every release for ClusterNetworkPolicies: excepts are joined, and "all ports" gives
     way to whatever else is said about the prefix (agent facts 6.5).
     """
     found: dict[Key, set[Port]] = {}
@@ -406,7 +454,7 @@ def merged(entries: Iterable[Wanted], *, narrow: bool = False) -> dict[Key, froz
         excepts = joined[entry.prefix, entry.action] if narrow else set(entry.excepts)
         key = entry.prefix, tuple(sorted(excepts, key=_network_order)), entry.action
         found.setdefault(key, set()).update(entry.ports or ALL_PORTS)
-    return {key: _narrowed(ports) if narrow else union(ports) for key, ports in found.items()}
+    return {key: narrowed(ports) if narrow else union(ports) for key, ports in found.items()}
 
 
 def _network_order(network: Network) -> tuple[int, int, int]:
@@ -419,5 +467,6 @@ def union(ports: Iterable[Port]) -> frozenset[Port]:
     return frozenset(ALL_PORTS) if ALL_PORTS[0] in found else found
 
 
-def _narrowed(ports: set[Port]) -> frozenset[Port]:
-    return frozenset(ports - set(ALL_PORTS)) or frozenset(ALL_PORTS)
+def narrowed(ports: Iterable[Port]) -> frozenset[Port]:
+    """All ports give way to whatever else is said."""
+    return frozenset(ports) - frozenset(ALL_PORTS) or frozenset(ALL_PORTS)

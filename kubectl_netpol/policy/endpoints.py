@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from kubectl_netpol.kernel.identity import pod_part
 from kubectl_netpol.model.flow import Direction, Network
 from kubectl_netpol.model.verdict import Decision, Layer, Step, Verdict
 from kubectl_netpol.policy import ports as port_lists
-from kubectl_netpol.policy.networkpolicy import Ends, parse_network
+from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.ports import Port
+from kubectl_netpol.policy.slices import EndpointEntry as EndpointEntry
+from kubectl_netpol.policy.slices import EndpointIndex, Slices, parse_all
+from kubectl_netpol.policy.slices import lists as lists
+from kubectl_netpol.policy.slices import policy_of as policy_of
 from kubectl_netpol.policy.world import (
     CLUSTER_POLICY,
     World,
@@ -26,70 +29,6 @@ from kubectl_netpol.policy.world import (
 )
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EndpointEntry:
-    """One ingress or egress element of a PolicyEndpoint."""
-
-    endpoint: str
-    """Name of the PolicyEndpoint."""
-    policy: str
-    """Name of the policy it was made from (spec.policyRef, never parsed from the object's name)."""
-    direction: Direction
-    path: str
-    """`spec.ingress[3]`."""
-    prefix: Network
-    ports: tuple[Port, ...]
-    excepts: tuple[Network, ...] = ()
-    text: str = ""
-    """The cidr as it is written: older agents tell `10.1.2.3/8` from `10.0.0.0/8`."""
-    except_texts: tuple[str, ...] = ()
-    action: str = "Accept"
-    tier: str = ""
-    """Of ClusterPolicyEndpoints: Admin | Baseline."""
-    priority: int = 0
-
-
-def policy_of(endpoint: Json) -> str:
-    reference = (endpoint.get("spec") or {}).get("policyRef") or {}
-    return str(reference.get("name") or "")
-
-
-def lists(endpoint: Json) -> Iterator[tuple[str, str]]:
-    """(namespace, name) of the pods that a PolicyEndpoint lists."""
-    for entry in (endpoint.get("spec") or {}).get("podSelectorEndpoints") or ():
-        yield str(entry.get("namespace") or namespace_of(endpoint)), str(entry.get("name") or "")
-
-
-class EndpointIndex:
-    """The PolicyEndpoints of one namespace by policy, by listed pod and by pod identifier."""
-
-    def __init__(self, endpoints: Sequence[Json]) -> None:
-        self._slices: dict[str, list[Json]] = defaultdict(list)
-        self._of_pod: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        self._of_part: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        for endpoint in endpoints:
-            policy = policy_of(endpoint)
-            self._slices[policy].append(endpoint)
-            for namespace, name in lists(endpoint):
-                self._of_pod[namespace, name][policy] = None
-                self._of_part[namespace, pod_part(name)][policy] = None
-        self._order = {id(endpoint): number for number, endpoint in enumerate(endpoints)}
-
-    def of_policy(self, name: str) -> list[Json]:
-        """All slices of one policy."""
-        return self._slices.get(name, [])
-
-    def of_pod(self, namespace: str, name: str) -> list[Json]:
-        return self._of(self._of_pod.get((namespace, name), {}))
-
-    def of_part(self, namespace: str, part: str) -> list[Json]:
-        return self._of(self._of_part.get((namespace, part), {}))
-
-    def _of(self, policies: Iterable[str]) -> list[Json]:
-        found = [endpoint for policy in policies for endpoint in self._slices[policy]]
-        return sorted(found, key=lambda endpoint: self._order[id(endpoint)])
 
 
 def index(world: World, namespace: str) -> EndpointIndex:
@@ -116,12 +55,12 @@ def of_policy(world: World, policy: Json) -> list[Json]:
     return index(world, namespace_of(policy)).of_policy(name_of(policy))
 
 
-def of_pod(world: World, pod: Json) -> list[Json]:
+def of_pod(world: World, pod: Json) -> Slices:
     """All slices of all policies that list this pod in at least one slice."""
     return index(world, namespace_of(pod)).of_pod(namespace_of(pod), name_of(pod))
 
 
-def of_identifier(world: World, pod: Json) -> list[Json]:
+def of_identifier(world: World, pod: Json) -> Slices:
     """All slices of all policies that list a pod with the pod identifier of this one.
 
     This, not ``of_pod``, is what the agent programs: maps belong to the identifier, and pods that share it
@@ -130,43 +69,36 @@ def of_identifier(world: World, pod: Json) -> list[Json]:
     return index(world, namespace_of(pod)).of_part(namespace_of(pod), pod_part(name_of(pod)))
 
 
-def cluster_of_pod(world: World, pod: Json) -> list[Json]:
+def only_elsewhere(world: World, pod: Json) -> bool:
+    """Whether pods with the pod identifier of this one are listed, and none of them is on its node.
+
+    The agent then writes the rules only when something else makes it (agent facts 4.3): a pod that starts while it
+    knows them, or a listed pod that comes to the node.
+    """
+    part, namespace = pod_part(name_of(pod)), namespace_of(pod)
+    found = False
+    for where in (index(world, namespace), cluster_index(world)):
+        for name in where.pods_of_part(namespace, part):
+            other = world.pods.get((namespace, name))
+            if other is pod or (other is not None and node_of(other) == node_of(pod)):
+                return False
+            found = True
+    return found
+
+
+def cluster_of_pod(world: World, pod: Json) -> Slices:
     """The ClusterPolicyEndpoints, all slices, that list this pod."""
     return cluster_index(world).of_pod(namespace_of(pod), name_of(pod))
 
 
-def cluster_of_identifier(world: World, pod: Json) -> list[Json]:
+def cluster_of_identifier(world: World, pod: Json) -> Slices:
     """The same for the pod identifier."""
     return cluster_index(world).of_part(namespace_of(pod), pod_part(name_of(pod)))
 
 
 def entries(endpoints: Iterable[Json], direction: Direction) -> Iterator[EndpointEntry]:
     """The elements that have a CIDR; those with a domainName only are not programmed by the open agent."""
-    for endpoint in endpoints:
-        spec = endpoint.get("spec") or {}
-        for number, element in enumerate(spec.get(direction.value) or ()):
-            network = parse_network(element.get("cidr"))
-            if network is None:
-                continue
-            yield EndpointEntry(
-                endpoint=name_of(endpoint),
-                policy=policy_of(endpoint),
-                direction=direction,
-                path=f"spec.{direction.value}[{number}]",
-                prefix=network,
-                ports=tuple(port_lists.from_endpoint(port) for port in element.get("ports") or ()),
-                excepts=tuple(n for text in element.get("except") or () if (n := parse_network(text))),
-                text=str(element["cidr"]),
-                except_texts=tuple(str(text) for text in element.get("except") or ()),
-                action=str(element.get("action") or "Accept"),
-                tier=str(spec.get("tier") or ""),
-                priority=_priority(spec),
-            )
-
-
-def _priority(spec: Json) -> int:
-    value = spec.get("priority")
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return endpoints.entries(direction) if isinstance(endpoints, Slices) else parse_all(endpoints, direction)
 
 
 def domains(endpoints: Iterable[Json]) -> Iterator[tuple[str, str, tuple[Port, ...]]]:
@@ -210,14 +142,13 @@ def _by_network_policies(ends: Ends, world: World) -> Verdict:
     endpoints = of_pod(world, pod)
     if not endpoints:
         return Verdict(layer, Decision.ALLOW, "NOT_LISTED", f"no PolicyEndpoint lists {ref(pod)}")
-    names = ", ".join(sorted({name_of(endpoint) for endpoint in endpoints}))
+    names = endpoints.names
     if ends.peer == world.own_node_address(pod, ends.peer.version):
         why = f"the agent adds the address of the own node ({node_of(pod)}) to what {names} lists"
         return Verdict(layer, Decision.ALLOW, "OWN_NODE", why)
-    rules = list(entries(endpoints, direction))
-    if not rules and not isolates(endpoints, direction):
+    if not endpoints.has_entries(direction) and not isolates(endpoints, direction):
         return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", f"{names} does not restrict {direction}")
-    return _by_entries(ends, rules, names)
+    return _by_entries(ends, endpoints.holding(direction, ends.peer), names)
 
 
 def _steps(found: Verdict) -> tuple[Step, ...]:
@@ -231,10 +162,11 @@ def _steps(found: Verdict) -> tuple[Step, ...]:
 ACTIONS = {"Deny": 0, "Accept": 1, "Pass": 2}
 
 
-def _by_tiers(ends: Ends, world: World, cluster: list[Json]) -> Verdict:
+def _by_tiers(ends: Ends, world: World, cluster: Slices) -> Verdict:
     """Lowest priority first; within one, Deny before Accept before Pass: rules have no order any more (facts 6.6)."""
     layer = Layer.ENDPOINTS
-    found = [entry for entry in entries(cluster, ends.direction) if _means(entry, ends)]
+    holding = cluster.holding(ends.direction, ends.peer)
+    found = [entry for entry in holding if port_lists.admits(entry.ports, ends.flow)]
     admin, baseline = (_winner(found, tier) for tier in ("Admin", "Baseline"))
     chain = [_cluster_step("Admin", admin)]
     if admin is not None and admin.action != "Pass":
@@ -245,14 +177,8 @@ def _by_tiers(ends: Ends, world: World, cluster: list[Json]) -> Verdict:
     chain += [Step("NetworkPolicy", "not isolated"), _cluster_step("Baseline", baseline)]
     if baseline is not None and baseline.action != "Pass":
         return _tier_verdict("Baseline", baseline, chain)
-    names = ", ".join(sorted({name_of(endpoint) for endpoint in cluster}))
-    why = f"no {ends.direction} entry of {names} means {ends.peer} on {ends.flow.port_text}; {middle.why}"
+    why = f"no {ends.direction} entry of {cluster.names} means {ends.peer} on {ends.flow.port_text}; {middle.why}"
     return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", why, chain=(*chain, Step("default", "Allow")))
-
-
-def _means(entry: EndpointEntry, ends: Ends) -> bool:
-    inside = entry.prefix.version == ends.peer.version and ends.peer in entry.prefix
-    return inside and port_lists.admits(entry.ports, ends.flow)
 
 
 def _winner(found: Iterable[EndpointEntry], tier: str) -> EndpointEntry | None:
@@ -277,8 +203,7 @@ def _tier_verdict(tier: str, entry: EndpointEntry, chain: list[Step]) -> Verdict
     return Verdict(Layer.ENDPOINTS, decision, code, why, chain=tuple(chain))
 
 
-def _by_entries(ends: Ends, rules: list[EndpointEntry], names: str) -> Verdict:
-    covering = [rule for rule in rules if rule.prefix.version == ends.peer.version and ends.peer in rule.prefix]
+def _by_entries(ends: Ends, covering: list[EndpointEntry], names: str) -> Verdict:
     misses = []
     for rule in covering:
         where = f"{rule.endpoint} {rule.path}: {rule.prefix}"

@@ -14,15 +14,7 @@ from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.policy import controller
 from kubectl_netpol.policy.controller import Resolution
 from kubectl_netpol.policy.ports import ALL_PORTS, Port
-from kubectl_netpol.policy.world import (
-    APPLICATION_POLICY,
-    CLUSTER_POLICY,
-    World,
-    kind_of,
-    name_of,
-    namespace_of,
-    pod_ip,
-)
+from kubectl_netpol.policy.world import CLUSTER_POLICY, World, kind_of, name_of, namespace_of
 
 Json = dict[str, Any]
 
@@ -41,14 +33,10 @@ def endpoint_of(found: Resolution) -> Json:
     if kind_of(policy) == CLUSTER_POLICY:
         own = policy.get("spec") or {}
         spec |= {"tier": own.get("tier") or "Admin", "priority": own.get("priority") or 0}
-    narrow = kind_of(policy) == APPLICATION_POLICY
     for direction in Direction:
-        merged = controller.merged(found.wanted[direction], narrow=narrow)
-        spec[direction.value] = [_element(key, ports, policy) for key, ports in merged.items()]
-    spec["egress"] += [
-        {"domainName": one.name, "action": one.action, "ports": [_port(port) for port in one.ports]}
-        for one in found.domains
-    ]
+        entries = controller.written(found, direction)
+        spec[direction.value] = [_element(key, ports, policy) for key, ports in entries.items()]
+    spec["egress"] += [_domain(one, policy) for one in found.domains]
     return {
         "metadata": {"name": f"{name_of(policy)}-{SUFFIX}", "namespace": namespace_of(policy)},
         "spec": spec,
@@ -59,7 +47,7 @@ def _listed(pod: Json) -> Json:
     return {
         "name": name_of(pod),
         "namespace": namespace_of(pod),
-        "podIP": str(pod_ip(pod)),
+        "podIP": str(controller.address_of(pod)),
         "hostIP": (pod.get("status") or {}).get("hostIP"),
     }
 
@@ -74,6 +62,13 @@ def _element(key: controller.Key, ports: Iterable[Port], policy: Json) -> Json:
         element["ports"] = limited
     if kind_of(policy) == CLUSTER_POLICY:
         element["action"] = action
+    return element
+
+
+def _domain(one: controller.Domain, policy: Json) -> Json:
+    element: Json = {"domainName": one.name, "ports": [_port(port) for port in one.ports]}
+    if kind_of(policy) == CLUSTER_POLICY:
+        element["action"] = one.action
     return element
 
 

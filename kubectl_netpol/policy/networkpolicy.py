@@ -19,7 +19,6 @@ from kubectl_netpol.policy.ports import Port
 from kubectl_netpol.policy.world import (
     World,
     container_ports,
-    finished,
     label_of,
     labels_of,
     name_of,
@@ -125,16 +124,11 @@ def means_namespace(rule: RulePeer, namespace: str, world: World) -> bool:
 
 
 def peer_pods(rule: RulePeer, world: World) -> list[Json]:
-    """The living pods with an address that a selector peer means."""
+    """The pods that a selector peer means, in any phase."""
     if rule.domains:
         return []
     selector = (rule.peer or {}).get("podSelector") or {}
-    return [
-        pod
-        for namespace in peer_namespaces(rule, world)
-        for pod in world.pods_matching(namespace, selector)
-        if pod_ips(pod) and not finished(pod)
-    ]
+    return [pod for namespace in peer_namespaces(rule, world) for pod in world.pods_matching(namespace, selector)]
 
 
 def resolve_ports(ports: tuple[Json, ...], pod: Json | None) -> tuple[Port, ...] | None:
@@ -155,12 +149,13 @@ def resolve_ports(ports: tuple[Json, ...], pod: Json | None) -> tuple[Port, ...]
 
 
 def _named(name: str, protocol: str, pod: Json | None) -> list[Port]:
+    """Names are unique in one container only: of several containers the first counts, as for Services."""
     found = container_ports(pod) if pod else ()
     return [
         Port(protocol, int(entry["containerPort"]))
         for entry in found
         if entry.get("name") == name and (entry.get("protocol") or "TCP") == protocol
-    ]
+    ][:1]
 
 
 def parse_network(text: object) -> Network | None:
@@ -239,6 +234,14 @@ def isolating(world: World, pod: Json, direction: Direction) -> list[Json]:
     return [policy for policy in world.policies_selecting(pod) if direction in directions(policy)]
 
 
+ITSELF = "talks to itself: that stays inside the pod, and no policy can forbid it"
+
+
+def is_itself(ends: Ends) -> bool:
+    """Whether both ends are the pod. Traffic through its own Service has the Service's address and is not meant."""
+    return ends.peer in pod_ips(ends.pod)
+
+
 def evaluate(ends: Ends, world: World) -> Verdict:
     """The INTENT verdict of one leg: the union of all policies that isolate the pod in this direction."""
     layer, pod, direction = Layer.INTENT, ends.pod, ends.direction
@@ -248,6 +251,8 @@ def evaluate(ends: Ends, world: World) -> Verdict:
     if on_host_network(pod):
         why = f"{ref(pod)} uses the host network: NetworkPolicy does not apply to it"
         return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
+    if is_itself(ends):
+        return Verdict(layer, Decision.ALLOW, "ITSELF", f"{ref(pod)} {ITSELF}")
     policies = isolating(world, pod, direction)
     if not policies:
         why = f"no NetworkPolicy selects {ref(pod)} for {direction}: everything is allowed"

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.policy import controller, endpoints
+from kubectl_netpol.model.flow import Direction, Network
+from kubectl_netpol.policy import controller, endpoints, tiers
+from kubectl_netpol.policy import networkpolicy as np
 from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.controller import Key, Resolution
 from kubectl_netpol.policy.ports import ALL_PORTS, Port
 from kubectl_netpol.policy.world import (
-    APPLICATION_POLICY,
     CLUSTER_POLICY,
+    NETWORK_POLICY,
     World,
     kind_of,
     label_of,
@@ -31,8 +32,10 @@ class Drift:
     """One way in which the PolicyEndpoints of a policy are not what the controller makes of it today."""
 
     code: str
-    """NO_ENDPOINT | MISSING | EXTRA | PORTS | PODS_MISSING | PODS_EXTRA | ISOLATION | SELECTOR"""
+    """NO_ENDPOINT | SAME_NAME | MISSING | EXTRA | PORTS | PODS_MISSING | PODS_EXTRA | ISOLATION | SELECTOR"""
     text: str
+    pods: frozenset[tuple[str, str]] = frozenset()
+    """(namespace, name) of the pods that it is about."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,16 @@ class Comparison:
     """What can be seen of the controller's release, where an older one explains what is there."""
 
     @property
+    def name(self) -> str:
+        return label_of(self.policy)
+
+    @property
     def text(self) -> str:
         """One line for people."""
         slices = f"{self.slices} slice{'' if self.slices == 1 else 's'}"
         if not self.drifts:
-            return f"{label_of(self.policy)}: {slices}, as the controller resolves it{self._release}"
-        return f"{label_of(self.policy)}: {slices}: {'; '.join(drift.text for drift in self.drifts)}{self._release}"
+            return f"{self.name}: {slices}, as the controller resolves it{self._release}"
+        return f"{self.name}: {slices}: {'; '.join(drift.text for drift in self.drifts)}{self._release}"
 
     @property
     def _release(self) -> str:
@@ -63,20 +70,37 @@ SHOWN = 3
 
 
 def compare(policy: Json, world: World) -> Comparison:
-    """The slices of one policy against the model. Unknown where the pods or namespaces were not all read: ask before."""
+    """The slices of one policy against the model. Worth nothing where not all pods were read."""
     found = controller.resolution(policy, world)
     slices = endpoints.of_policy(world, policy)
     if not slices:
         return Comparison(policy, 0, (Drift("NO_ENDPOINT", "the controller has made no PolicyEndpoint of it"),))
-    drifts: list[Drift] = []
+    drifts: list[Drift] = list(_same_name(policy, world))
     releases: list[str] = []
     for direction in Direction:
-        more, release = _entries_differ(found, slices, direction)
+        more, older = _entries_differ(found, slices, direction, world)
         drifts += more
-        releases += [release] if release else []
+        releases += older
     drifts += _pods_differ(found, slices)
     drifts += _spec_differs(found, slices)
     return Comparison(policy, len(slices), tuple(drifts), "; ".join(dict.fromkeys(releases)))
+
+
+def _same_name(policy: Json, world: World) -> Iterator[Drift]:
+    """The controller finds PolicyEndpoints by the policy's name alone, of whichever kind it is (agent facts 6.6)."""
+    if kind_of(policy) == CLUSTER_POLICY:
+        return
+    for other in (*world.policies_of.get(namespace_of(policy), ()), *_applications(policy, world)):
+        if name_of(other) == name_of(policy) and kind_of(other) != kind_of(policy):
+            text = (
+                f"{kind_of(other)} {name_of(other)} has the same name: the controller makes the PolicyEndpoints now "
+                "from one and now from the other"
+            )
+            yield Drift("SAME_NAME", text)
+
+
+def _applications(policy: Json, world: World) -> Iterable[Json]:
+    return world.application_policies_of.get(namespace_of(policy), ())
 
 
 def actual(slices: Iterable[Json], direction: Direction) -> Entries:
@@ -89,19 +113,61 @@ def actual(slices: Iterable[Json], direction: Direction) -> Entries:
 
 
 NARROWED = "as controllers 1.0.7 to 1.1.2 merge: all ports of a prefix give way to the ports of another rule"
+FIRST_PEER = "as controllers up to 1.1.7 resolve it: a rule whose first peer means no namespace is lost as a whole"
 
 
-def _entries_differ(found: Resolution, slices: list[Json], direction: Direction) -> tuple[list[Drift], str]:
-    there = actual(slices, direction)
-    narrow = kind_of(found.policy) == APPLICATION_POLICY
-    wanted = controller.merged(found.wanted[direction], narrow=narrow)
-    if there == wanted:
-        return [], ""
-    # A release of before 1.1.3, or for ClusterNetworkPolicies any one of several: seen by what it made.
-    other = controller.merged(found.wanted[direction], narrow=not narrow)
-    if there == other and kind_of(found.policy) != APPLICATION_POLICY:
-        return [], "" if kind_of(found.policy) == CLUSTER_POLICY else NARROWED
-    return list(_differences(there, wanted, direction)), ""
+def _entries_differ(
+    found: Resolution, slices: list[Json], direction: Direction, world: World
+) -> tuple[list[Drift], list[str]]:
+    """What differs, prefix by prefix, and what tells an older release where one explains what is there."""
+    there, wanted = _grouped(actual(slices, direction)), _grouped(controller.written(found, direction))
+    others = [(_grouped(entries), release) for entries, release in _others(found, direction, world)]
+    left: list[Group] = []
+    releases: list[str] = []
+    for group in dict.fromkeys([*wanted, *there]):
+        if there.get(group) == wanted.get(group):
+            continue
+        explained = [release for entries, release in others if entries.get(group) == there.get(group)]
+        if explained:
+            releases += filter(None, explained[:1])
+        else:
+            left.append(group)
+    return list(_differences(_some_of(there, left), _some_of(wanted, left), direction)), releases
+
+
+Group = tuple[Network, str]
+"""(prefix, action): what the controller does with one of these does not depend on the others."""
+
+
+def _grouped(entries: Entries) -> dict[Group, Entries]:
+    found: dict[Group, Entries] = defaultdict(dict)
+    for key, ports in entries.items():
+        found[key[0], key[2]][key] = ports
+    return dict(found)
+
+
+def _some_of(groups: dict[Group, Entries], some: Iterable[Group]) -> Entries:
+    return {key: ports for group in some for key, ports in groups.get(group, {}).items()}
+
+
+def _others(found: Resolution, direction: Direction, world: World) -> Iterator[tuple[Entries, str]]:
+    """What else a controller may make of it, and what that tells of its release."""
+    wanted = found.wanted[direction]
+    if kind_of(found.policy) == NETWORK_POLICY:
+        yield controller.merged(wanted, narrow=True), NARROWED
+    if kind_of(found.policy) == CLUSTER_POLICY:
+        # Slices are merged one by one: what stands in two of them is not narrowed.
+        yield controller.merged(wanted), ""
+        lost = tuple(f"{rule.path}." for rule in _lost_rules(found.policy, direction, world))
+        yield controller.merged((one for one in wanted if not one.path.startswith(lost)), narrow=True), FIRST_PEER
+
+
+def _lost_rules(policy: Json, direction: Direction, world: World) -> Iterator[tiers.ClusterRule]:
+    """Ingress rules of which releases up to 1.1.7 make nothing (agent facts 6.6)."""
+    if direction is Direction.INGRESS:
+        for rule in tiers.cluster_rules(policy, direction):
+            if rule.peers and not np.peer_namespaces(rule.peers[0], world):
+                yield rule
 
 
 def _differences(there: Entries, wanted: Entries, direction: Direction) -> Iterator[Drift]:
@@ -144,10 +210,11 @@ def _pods_differ(found: Resolution, slices: list[Json]) -> Iterator[Drift]:
     missing, extra = wanted - there, there - wanted
     if missing:
         names = _some([f"{namespace}/{name}" for namespace, name in missing])
-        yield Drift("PODS_MISSING", f"{len(missing)} selected pods are not listed: {names}")
+        yield Drift("PODS_MISSING", f"{len(missing)} selected pods are not listed: {names}", frozenset(missing))
     if extra:
         names = _some([f"{namespace}/{name}" for namespace, name in extra])
-        yield Drift("PODS_EXTRA", f"{len(extra)} pods are listed that the policy does not select: {names}")
+        text = f"{len(extra)} pods are listed that the policy does not select: {names}"
+        yield Drift("PODS_EXTRA", text, frozenset(extra))
 
 
 def _spec_differs(found: Resolution, slices: list[Json]) -> Iterator[Drift]:

@@ -97,9 +97,13 @@ def evaluate(ends: Ends, world: World) -> Verdict:
     """The INTENT verdict of one leg, with the chain of tiers that led to it."""
     layer = Layer.INTENT
     unread = world.unread("clusternetworkpolicies")
+    if not unread and world.cluster_policies:
+        # Without the labels of namespaces it is not known whom they mean, and the first that means somebody decides.
+        unread = world.unread("namespaces", "pods")
     if unread:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {unread}")
-    policies = [] if on_host_network(ends.pod) else world.cluster_policies_selecting(ends.pod)
+    exempt = on_host_network(ends.pod) or np.is_itself(ends)
+    policies = [] if exempt else world.cluster_policies_selecting(ends.pod)
     if not policies:
         found = np.evaluate(ends, world)
         return replace(found, chain=_network_steps(found))
@@ -122,6 +126,13 @@ def _by(found: Verdict) -> str:
     return ""
 
 
+def _rank(action: str) -> int:
+    """Of two rules of one priority the one with the lower rank decides; "" is no rule."""
+    if action in ACTIONS:
+        return ACTIONS.index(action)
+    return len(ACTIONS) + (not action)
+
+
 class _Tiers:
     """One flow on its way through the tiers."""
 
@@ -133,14 +144,50 @@ class _Tiers:
         self.notes: list[str] = []
 
     def verdict(self) -> Verdict:
-        return self._by_tier(ADMIN) or self._by_network_policies() or self._by_tier(BASELINE) or self._by_default()
+        found = self._by_tier(ADMIN) or self._by_network_policies() or self._by_tier(BASELINE) or self._by_default()
+        if not self.maybe or found.decision is Decision.UNKNOWN or self._decisions() == {found.decision}:
+            return found
+        may = f"{'; '.join(self.maybe)}: whether {self.ends.peer} is an address of it is not known here"
+        facts = found.why, *found.evidence
+        return Verdict(Layer.INTENT, Decision.UNKNOWN, "DOMAIN_NAME", may, facts, chain=found.chain)
+
+    def _decisions(self) -> set[Decision]:
+        """All that may come of it, as each rule for domain names may or may not mean the other end."""
+        admin = self._outcomes(ADMIN)
+        found = {Decision.ALLOW} if "Accept" in admin else set()
+        found |= {Decision.DENY} if "Deny" in admin else set()
+        if not admin & {"Pass", ""}:
+            return found
+        middle = np.evaluate(self.ends, self.world)
+        if middle.code != "NOT_ISOLATED":
+            return found | {middle.decision}
+        baseline = self._outcomes(BASELINE)
+        found |= {Decision.DENY} if "Deny" in baseline else set()
+        return found | ({Decision.ALLOW} if baseline - {"Deny"} else set())
+
+    def _outcomes(self, tier: str) -> set[str]:
+        """The actions that one tier may come to; "": none of its rules means the flow."""
+        found: set[str] = set()
+        for _, same in groupby(self._of(tier), key=priority_of):
+            group = {""}
+            for policy in same:
+                own = list(self._may_decide(policy))
+                group = {min(left, right, key=_rank) for left in group for right in own}
+            found |= group - {""}
+            if "" not in group:
+                return found
+        return found | {""}
+
+    def _may_decide(self, policy: Json) -> Iterator[str]:
+        """The actions of one policy's rules up to the first that surely means the flow; "" where none does."""
+        for rule, surely in self._fitting(policy):
+            yield rule.action
+            if surely:
+                return
+        yield ""
 
     def _made(self, decision: Decision, code: str, why: str, *facts: str) -> Verdict:
-        chain = tuple(self.chain)
-        if self.maybe and decision is not Decision.ALLOW:
-            may = f"{'; '.join(self.maybe)}: whether {self.ends.peer} is an address of it is not known here"
-            return Verdict(Layer.INTENT, Decision.UNKNOWN, "DOMAIN_NAME", may, (why, *facts), chain=chain)
-        return Verdict(Layer.INTENT, decision, code, why, (*facts, *self.notes), chain=chain)
+        return Verdict(Layer.INTENT, decision, code, why, (*facts, *self.notes), chain=tuple(self.chain))
 
     def _by_tier(self, tier: str) -> Verdict | None:
         rule = self._winner(tier)
@@ -159,27 +206,39 @@ class _Tiers:
 
     def _winner(self, tier: str) -> ClusterRule | None:
         """The first rule that fits, of the policy with the lowest priority that has one."""
-        mine = sorted((p for p in self.policies if tier_of(p) == tier), key=lambda p: (priority_of(p), name_of(p)))
-        for priority, same in groupby(mine, key=priority_of):
+        for priority, same in groupby(self._of(tier), key=priority_of):
             fitting = [rule for policy in same if (rule := self._first(policy)) is not None]
             if not fitting:
                 continue
             if len({rule.action for rule in fitting}) > 1:
                 names = ", ".join(f"{name_of(r.policy)} ({r.action})" for r in fitting)
                 self.notes.append(f"{names} share priority {priority} in the {tier} tier: Deny wins, then Accept")
-            return min(fitting, key=lambda rule: ACTIONS.index(rule.action) if rule.action in ACTIONS else 9)
+            return min(fitting, key=lambda rule: _rank(rule.action))
         return None
 
+    def _of(self, tier: str) -> list[Json]:
+        """The policies of one tier, by priority."""
+        mine = (policy for policy in self.policies if tier_of(policy) == tier)
+        return sorted(mine, key=lambda policy: (priority_of(policy), name_of(policy)))
+
     def _first(self, policy: Json) -> ClusterRule | None:
-        for rule in cluster_rules(policy, self.ends.direction):
-            for peer in rule.peers:
-                if not np.rule_admits(peer, self.ends):
-                    continue
-                if np.peer_matches(peer, self.ends, self.world):
-                    return rule
-                if rule.action != "Deny" and np.may_be_domain(peer, self.ends, self.world):
-                    self.maybe.append(f"{rule.text} means {np.peer_text(peer.peer)}")
+        for rule, surely in self._fitting(policy):
+            if surely:
+                return rule
+            names = (np.peer_text(peer.peer) for peer in rule.peers if peer.domains)
+            self.maybe.append(f"{rule.text} means {', '.join(names)}")
         return None
+
+    def _fitting(self, policy: Json) -> Iterator[tuple[ClusterRule, bool]]:
+        """The rules that mean the flow, in their order; False: only if the other end has a domain name."""
+        for rule in cluster_rules(policy, self.ends.direction):
+            # The ports are the rule's, the same for each of its peers.
+            peers = rule.peers if rule.peers and np.rule_admits(rule.peers[0], self.ends) else ()
+            if any(np.peer_matches(peer, self.ends, self.world) for peer in peers):
+                yield rule, True
+            elif rule.action != "Deny" and any(np.may_be_domain(peer, self.ends, self.world) for peer in peers):
+                # Deny is not supported for domain names.
+                yield rule, False
 
     def _by_network_policies(self) -> Verdict | None:
         found = np.evaluate(self.ends, self.world)

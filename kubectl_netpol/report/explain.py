@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_netpol.diagnose.alignment import Alignment, Row
-from kubectl_netpol.diagnose.explain import DirectionReport, Explanation
+from kubectl_netpol.diagnose.direction import DirectionReport
+from kubectl_netpol.diagnose.explain import Explanation
 from kubectl_netpol.diagnose.layers import BY_DESIGN, LegVerdict
 from kubectl_netpol.model.flow import protocol_name
-from kubectl_netpol.model.verdict import Decision
+from kubectl_netpol.model.verdict import Decision, Verdict, chain_text
+from kubectl_netpol.policy.resolution import Comparison
 from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report import kernel as kernel_report
+from kubectl_netpol.report import what_if as what_if_report
 from kubectl_netpol.report.maps import clean_lines
 from kubectl_netpol.report.output import API_VERSION
 from kubectl_netpol.report.text import indent, table
@@ -22,26 +25,42 @@ ANSWERS = {Decision.ALLOW: "ALLOW", Decision.DENY: "DROP", Decision.UNKNOWN: "UN
 
 def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
     lines = [found.answer]
+    if found.what_if is not None:
+        lines += what_if_report.lines(found.what_if, with_headers)
+        lines += ["", f"Next: {found.next_step}"]
+        return "\n".join(clean_lines(lines))
     for leg in found.legs:
-        lines += ["", *_leg_lines(leg, found, wide, with_headers)]
+        lines += ["", *_leg_lines(leg, wide, with_headers)]
     if found.directions:
-        if found.kernel is not None:
-            lines += [f"  {line}" for line in kernel_report.header_lines(found.kernel)]
-        for report in found.directions:
-            lines += ["", *_direction_lines(report, found, wide, with_headers)]
-        if found.kernel is not None:
-            more = kernel_report.other_interface_lines(found.kernel, [r.direction for r in found.directions])
-            lines += ["", *more] if more else []
+        lines += _pod_lines(found, wide, with_headers)
     if found.legs:
         lines += ["", f"Cause: {_cause_text(found)}"]
     lines += ["", f"Next: {found.next_step}"]
     return "\n".join(clean_lines(lines))
 
 
+def _pod_lines(found: Explanation, wide: bool, with_headers: bool) -> list[str]:
+    lines = [] if found.kernel is None else [f"  {line}" for line in kernel_report.header_lines(found.kernel)]
+    lines += [f"  ! {note}" for note in found.notes]
+    for report in found.directions:
+        lines += ["", *_direction_lines(report, found, wide, with_headers)]
+    if found.kernel is not None:
+        more = kernel_report.other_interface_lines(found.kernel, [r.direction for r in found.directions])
+        lines += ["", *more] if more else []
+    if found.policies:
+        lines += ["", "POLICIES against their PolicyEndpoints", *(f"  {one.text}" for one in found.policies)]
+    if found.dns:
+        lines += ["", "DNS", *(f"  {one.text}" for one in found.dns)]
+    return lines
+
+
 def _cause_text(found: Explanation) -> str:
     between = next((leg.break_between for leg in found.legs if leg.break_between), None)
     by_design = any(leg.decided_by.code in BY_DESIGN for leg in found.legs)
-    how = "differ, by design of the datapath" if by_design else "are the first layers that differ"
+    by_rule = any(leg.by_rule for leg in found.legs if leg.break_between)
+    how = "are the first layers that differ"
+    if by_design or by_rule:
+        how = f"differ, by design of the {'datapath' if by_design else 'controller and agent'}"
     where = f": {between[0]} and {between[1]} {how}" if between else ""
     only = next((leg.only_established for leg in found.legs if leg.only_established), "")
     if only:
@@ -55,19 +74,27 @@ def _cause_text(found: Explanation) -> str:
     return f"{found.cause.value}{where or agree}"
 
 
-def _leg_lines(leg: LegVerdict, found: Explanation, wide: bool, with_headers: bool) -> list[str]:
+def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
     lines = [f"{leg.direction.value.upper()} of {ref(leg.pod)} on node {node_of(leg.pod)}"]
     if wide and leg.kernel is not None:
         lines += [f"  {line}" for line in kernel_report.header_lines(leg.kernel)]
     rows = []
     for verdict in (*leg.verdicts, *([leg.asked] if leg.asked else [])):
         rows.append([verdict.layer.value, verdict.word, verdict.why])
-        rows += [["", "", f"- {fact}"] for fact in verdict.evidence]
+        rows += [["", "", f"- {fact}"] for fact in (*_chain(verdict), *verdict.evidence)]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
+    lines += [f"  by rule: {one.between[0]}, {one.between[1]}: {one.text} ({one.code})" for one in leg.deviations]
+    lines += [f"  near miss: {one.text}" for one in leg.near]
     if leg.kernel is not None:
         odd = (*leg.kernel.differences, *leg.kernel.directions[leg.direction].differences)
         lines += [f"  {line}" for line in kernel_report.difference_lines(odd)]
     return lines
+
+
+def _chain(verdict: Verdict) -> list[str]:
+    """The tiers in one line, where cluster policies have a word in it."""
+    tiers = {step.tier for step in verdict.chain}
+    return [chain_text(verdict.chain)] if tiers & {"Admin", "Baseline"} else []
 
 
 def _direction_lines(report: DirectionReport, found: Explanation, wide: bool, with_headers: bool) -> list[str]:
@@ -76,16 +103,24 @@ def _direction_lines(report: DirectionReport, found: Explanation, wide: bool, wi
         lines += kernel_report.direction_lines(report.view, found.kernel.veth)
     else:
         lines.append(f"{report.direction.value.upper()}: {report.summary}")
-    rows = [_row(row, wide) for row in report.alignment.rows]
-    if rows:
-        columns = ["RULE", "SELECTS", "WHO", "YAML", "POLICYENDPOINT", "KERNEL", "STATUS"]
+    for rows, resolved in ((report.tiers, "CLUSTERPOLICYENDPOINT"), (report.alignment.rows, "POLICYENDPOINT")):
+        columns = ["RULE", "SELECTS", "WHO", "YAML", resolved, "KERNEL", "STATUS"]
+        cells = [_row(row, wide) for row in rows]
         if wide:
             columns[3:3] = ["PREFIX"]
-        lines += ["", indent(table(columns, rows, with_headers=with_headers))]
-    notes = _notes(report.alignment)
+        if found.api_only:
+            columns, cells = _without_kernel(columns), [_without_kernel(line) for line in cells]
+        if cells:
+            lines += ["", indent(table(columns, cells, with_headers=with_headers))]
+    notes = _notes(report.alignment, report.rows)
     if notes:
         lines += [""] + [f"  {note}" for note in notes]
     return lines
+
+
+def _without_kernel(cells: list[Any]) -> list[Any]:
+    """--api-only: there is nothing to show in that column."""
+    return [*cells[:-2], cells[-1]]
 
 
 def _row(row: Row, wide: bool) -> list[object]:
@@ -117,9 +152,9 @@ def _address(row: Row) -> str:
     return str(row.prefix.network_address) if full else str(row.prefix)
 
 
-def _notes(alignment: Alignment) -> list[str]:
+def _notes(alignment: Alignment, rows: tuple[Row, ...]) -> list[str]:
     """Footnotes: every row that is more than a plain match, and every peer that selects nobody."""
-    found = dict.fromkeys(f"{_address(row)}: {row.note}" for row in alignment.rows if row.note)
+    found = dict.fromkeys(f"{_address(row)}: {row.note}" for row in rows if row.note)
     skipped = [f"{s.policy} {s.path} ({s.selects}): selects nobody: {s.reason}" for s in alignment.skipped]
     reason = [f"not read: {alignment.reason}"] if alignment.reason else []
     return [*found, *skipped, *reason]
@@ -140,14 +175,31 @@ def as_data(found: Explanation) -> Json:
         "cause": found.cause.value,
         "nextStep": found.next_step,
         "unread": list(found.unread),
+        "apiOnly": found.api_only,
         "kernel": kernel_report.kernel_data(found.kernel),
     }
+    if found.what_if is not None:
+        data["whatIf"] = what_if_report.as_data(found.what_if)
     if found.legs:
         data["flow"] = {"from": found.source_text, "to": found.destination_text}
         data["legs"] = [_leg_data(leg) for leg in found.legs]
     else:
         data["directions"] = [_direction_data(report) for report in found.directions]
+        data["policies"] = [_policy_data(one) for one in found.policies]
+        data["notes"] = list(found.notes)
+        data["dns"] = [
+            {"address": str(one.address), "allowed": one.allowed, "why": one.why, "text": one.text} for one in found.dns
+        ]
     return data
+
+
+def _policy_data(found: Comparison) -> Json:
+    return {
+        "policy": found.name,
+        "slices": found.slices,
+        "differences": [{"code": drift.code, "text": drift.text} for drift in found.drifts],
+        "release": found.release or None,
+    }
 
 
 def _layers_agree(found: Explanation) -> bool | None:
@@ -183,38 +235,50 @@ def _leg_data(leg: LegVerdict) -> Json:
                 "code": v.code,
                 "why": v.why,
                 "evidence": list(v.evidence),
+                "tiers": [{"tier": step.tier, "outcome": step.outcome, "by": step.by or None} for step in v.chain],
                 "decidedBy": dict(v.decided) or None,
             }
             for v in (*leg.verdicts, *([leg.asked] if leg.asked else []))
         ],
+        "deviations": deviations_data(leg),
+        "nearMisses": [{"code": one.code, "text": one.text} for one in leg.near],
     }
 
 
-def _direction_data(report: DirectionReport) -> Json:
-    rows = [
-        {
-            "prefix": str(row.prefix),
-            "who": row.who,
-            "policy": row.policy or None,
-            "path": row.path or None,
-            "selects": row.selects or None,
-            "intent": row.intent,
-            "policyEndpoint": row.endpoint or None,
-            "resolved": row.resolved,
-            "kernel": row.kernel,
-            "status": row.status.name,
-            "note": row.note,
-        }
-        for row in report.alignment.rows
+def deviations_data(leg: LegVerdict) -> list[Json]:
+    """Rules of EKS by which layers of a leg differ."""
+    return [
+        {"code": one.code, "between": [layer.value for layer in one.between], "text": one.text}
+        for one in leg.deviations
     ]
+
+
+def _direction_data(report: DirectionReport) -> Json:
     return {
         **(kernel_report.direction_data(report.view) if report.view else {"direction": report.direction.value}),
         "summary": report.summary,
         "agrees": report.agrees,
         "policies": list(report.alignment.policies),
-        "rows": rows,
+        "clusterRows": [_row_data(row) for row in report.tiers],
+        "rows": [_row_data(row) for row in report.alignment.rows],
         "skipped": [
             {"policy": s.policy, "path": s.path, "selects": s.selects, "reason": s.reason}
             for s in report.alignment.skipped
         ],
+    }
+
+
+def _row_data(row: Row) -> Json:
+    return {
+        "prefix": str(row.prefix),
+        "who": row.who,
+        "policy": row.policy or None,
+        "path": row.path or None,
+        "selects": row.selects or None,
+        "intent": row.intent,
+        "policyEndpoint": row.endpoint or None,
+        "resolved": row.resolved,
+        "kernel": row.kernel,
+        "status": row.status.name,
+        "note": row.note,
     }

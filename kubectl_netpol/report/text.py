@@ -70,7 +70,7 @@ def paint(line: str, colour: bool) -> str:
     for word, code in COLOURS.items():
         if line.lstrip().startswith((f"{word}:", f"{word} ")):
             return line.replace(word, f"\033[{code}m{word}\033[0m", 1)
-    for name in ("INTENT", "ENDPOINTS", "PINNED", "ATTACHED", "CONNTRACK", "TEST RUN"):
+    for name in ("INTENT", "ENDPOINTS", "EXPECTED", "PINNED", "ATTACHED", "CONNTRACK", "TEST RUN"):
         if line.lstrip().startswith(f"{name} "):
             head, rest = line[: line.index(name) + len(name)], line[line.index(name) + len(name) :]
             word = rest.split(None, 1)[0] if rest.split() else ""

@@ -7,6 +7,7 @@ import pytest
 from kubectl_netpol.diagnose.layers import Cause, judge, node_views
 from kubectl_netpol.diagnose.plan import Question, make_plan
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.model.verdict import Layer, chain_text
 from kubectl_netpol.policy.world import World
 from tests.unit.builders import (
     ACCESS_ENDPOINT,
@@ -77,13 +78,13 @@ def stale(attached, pinned=ACCESS_MAP):
 @pytest.mark.parametrize(
     ("source", "doc", "objects", "expected", "cause", "differ"),
     [
-        ("accesstrue", RULES, {}, "ALLOW ALLOW ALLOW ALLOW -", Cause.NONE, None),
-        ("accessfalse", RULES, {}, "DENY DENY DROP DROP -", Cause.SELECTOR, None),
+        ("accesstrue", RULES, {}, "ALLOW ALLOW ALLOW ALLOW ALLOW -", Cause.NONE, None),
+        ("accessfalse", RULES, {}, "DENY DENY DROP DROP DROP -", Cause.SELECTOR, None),
         (
             "accessfalse",
             pod_document(NGINX, ingress=OPEN),
             {"policyendpoints": [ENDPOINT_ALL]},
-            "DENY ALLOW ALLOW ALLOW -",
+            "DENY ALLOW ALLOW ALLOW ALLOW -",
             Cause.RESOLUTION,
             ("INTENT", "ENDPOINTS"),
         ),
@@ -91,7 +92,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             pod_document(NGINX, ingress=CLOSED),
             {"policyendpoints": [ENDPOINT_NONE]},
-            "ALLOW DENY DROP DROP -",
+            "ALLOW DENY DROP DROP DROP -",
             Cause.RESOLUTION,
             ("INTENT", "ENDPOINTS"),
         ),
@@ -99,17 +100,17 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             pod_document(NGINX, ingress=CLOSED),
             {},
-            "ALLOW ALLOW DROP DROP -",
+            "ALLOW ALLOW ALLOW DROP DROP -",
             Cause.KERNEL,
-            ("ENDPOINTS", "PINNED"),
+            ("EXPECTED", "PINNED"),
         ),
-        ("accesstrue", stale(CLOSED), {}, "ALLOW ALLOW ALLOW DROP -", Cause.KERNEL, ("PINNED", "ATTACHED")),
-        ("accessfalse", stale(OPEN), {}, "DENY DENY DROP ALLOW -", Cause.KERNEL, ("PINNED", "ATTACHED")),
+        ("accesstrue", stale(CLOSED), {}, "ALLOW ALLOW ALLOW ALLOW DROP -", Cause.KERNEL, ("PINNED", "ATTACHED")),
+        ("accessfalse", stale(OPEN), {}, "DENY DENY DROP DROP ALLOW -", Cause.KERNEL, ("PINNED", "ATTACHED")),
         (
             "accessfalse",
             {**RULES, "filters": []},
             {},
-            "DENY DENY DROP ALLOW -",
+            "DENY DENY DROP DROP ALLOW -",
             Cause.KERNEL,
             ("PINNED", "ATTACHED"),
         ),
@@ -117,16 +118,16 @@ def stale(attached, pinned=ACCESS_MAP):
             "accessfalse",
             {**RULES, "filters": [], "programs": [], "maps": [], "pins": []},
             {},
-            "DENY DENY - ALLOW -",
+            "DENY DENY DROP - ALLOW -",
             Cause.KERNEL,
-            ("ENDPOINTS", "ATTACHED"),
+            ("EXPECTED", "ATTACHED"),
         ),
-        ("accesstrue", {**RULES, "pins": []}, {}, "ALLOW ALLOW - ALLOW -", Cause.NONE, None),
+        ("accesstrue", {**RULES, "pins": []}, {}, "ALLOW ALLOW ALLOW - ALLOW -", Cause.NONE, None),
         (
             "accesstrue",
             {**RULES, "links": [], "routes": []},
             {},
-            "ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
+            "ALLOW ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
             Cause.UNKNOWN,
             None,
         ),
@@ -134,7 +135,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             {**RULES, "filters": None},
             {},
-            "ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
+            "ALLOW ALLOW ALLOW ALLOW UNKNOWN UNKNOWN",
             Cause.UNKNOWN,
             None,
         ),
@@ -142,7 +143,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             {**RULES, "pins": None},
             {},
-            "ALLOW ALLOW UNKNOWN ALLOW -",
+            "ALLOW ALLOW ALLOW UNKNOWN ALLOW -",
             Cause.NONE,
             None,
         ),
@@ -150,7 +151,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accessfalse",
             RULES,
             {"networkpolicies": Collection(reason="forbidden")},
-            "UNKNOWN DENY DROP DROP -",
+            "UNKNOWN DENY DROP DROP DROP -",
             Cause.UNKNOWN,
             None,
         ),
@@ -158,7 +159,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accesstrue",
             pod_document(NGINX, ingress=CLOSED),
             {"policyendpoints": Collection(reason="forbidden")},
-            "ALLOW UNKNOWN DROP DROP -",
+            "ALLOW UNKNOWN UNKNOWN DROP DROP -",
             Cause.UNKNOWN,
             ("INTENT", "PINNED"),
         ),
@@ -166,7 +167,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accessfalse",
             RULES,
             {"policyendpoints": Collection(reason="forbidden")},
-            "DENY UNKNOWN DROP DROP -",
+            "DENY UNKNOWN UNKNOWN DROP DROP -",
             Cause.SELECTOR,
             None,
         ),
@@ -174,7 +175,7 @@ def stale(attached, pinned=ACCESS_MAP):
             "accessfalse",
             pod_document(NGINX, ingress={}, states={}),
             {},
-            "DENY DENY DROP DROP -",
+            "DENY DENY DROP DROP DROP -",
             Cause.SELECTOR,
             None,
         ),
@@ -203,14 +204,14 @@ def test_who_differs_first(source, doc, objects, expected, cause, differ):
     found = leg(article(doc, **objects), source)
     assert words(found) == expected
     assert (found.cause, between(found)) == (cause, differ)
-    assert found.decision is found.verdicts[3].decision
+    assert found.decision is found.verdict(Layer.ATTACHED).decision
 
 
 def test_a_node_that_was_not_read_is_unknown_with_its_reason():
     full = article()
     unread = Snapshot(full.collections, {NODE: NodeReading(None, "ImagePullBackOff")})
     found = leg(unread)
-    assert words(found) == "ALLOW ALLOW UNKNOWN UNKNOWN UNKNOWN"
+    assert words(found) == "ALLOW ALLOW ALLOW UNKNOWN UNKNOWN UNKNOWN"
     assert found.decided_by.why == "ImagePullBackOff"
     assert leg(Snapshot(full.collections)).decided_by.why == f"node {NODE} was not read"
 
@@ -242,7 +243,7 @@ def test_unread_tcx_programs_are_said():
 def test_the_host_network_has_no_kernel_part():
     host = pod("nginx", "10.0.0.1", labels={"app": "nginx"}, host_network=True)
     found = leg(article(pods=[host, ACCESS_TRUE]))
-    assert words(found) == "ALLOW ALLOW - ALLOW -"
+    assert words(found) == "ALLOW ALLOW - - ALLOW -"
     assert found.decided_by.code == "HOST_NETWORK"
 
 
@@ -283,7 +284,7 @@ def conntrack(value, states=None, source=TRUE_IP, port=80):
 )
 def test_established_flows(doc, source, word, code):
     found = leg(article(doc), source)
-    assert (found.verdicts[4].word, found.verdicts[4].code) == (word, code)
+    assert (found.verdicts[5].word, found.verdicts[5].code) == (word, code)
 
 
 def test_an_entry_is_not_said_to_be_missing_where_it_cannot_be_judged():
@@ -298,7 +299,7 @@ def test_an_entry_is_not_said_to_be_missing_where_it_cannot_be_judged():
     ):
         snapshot = article({**doc, **changed})
         found = judge(plan.legs[0], World(snapshot), node_views(snapshot))
-        assert (found.verdicts[4].word, found.verdicts[4].code) == ("UNKNOWN", "NOT_READ")
+        assert (found.verdicts[5].word, found.verdicts[5].code) == ("UNKNOWN", "NOT_READ")
         assert found.decision.value == "unknown"
 
 
@@ -310,18 +311,56 @@ def test_conntrack_does_not_change_the_verdict_for_a_new_flow():
 # ---- policies of other kinds, Services
 
 
+DENY_TRUE = {
+    "metadata": meta("no-true"),
+    "spec": {
+        "tier": "Admin",
+        "priority": 5,
+        "subject": {"namespaces": {}},
+        "ingress": [
+            {
+                "name": "no",
+                "action": "Deny",
+                "from": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"access": "true"}}}}],
+            }
+        ],
+    },
+}
+DENY_ENDPOINT = endpoint("no-true", namespace="", pods=[NGINX], ingress=[{**entry(TRUE_IP), "action": "Deny"}])
+DENY_ENDPOINT["spec"] |= {"tier": "Admin", "priority": 5}
+
+
 @pytest.mark.parametrize(
-    ("kind", "item", "expected"),
+    ("objects", "expected", "cause"),
     [
-        ("clusternetworkpolicies", {"metadata": meta("cnp")}, "UNKNOWN ALLOW ALLOW ALLOW -"),
-        ("applicationnetworkpolicies", {"metadata": meta("anp", "default")}, "UNKNOWN ALLOW ALLOW ALLOW -"),
-        ("applicationnetworkpolicies", {"metadata": meta("anp", "other")}, "ALLOW ALLOW ALLOW ALLOW -"),
-        ("clusterpolicyendpoints", endpoint("cnp", namespace="", pods=[NGINX]), "ALLOW UNKNOWN ALLOW ALLOW -"),
-        ("clusterpolicyendpoints", endpoint("cnp", namespace="", pods=[]), "ALLOW ALLOW ALLOW ALLOW -"),
+        ({"clusternetworkpolicies": [{"metadata": meta("cnp")}]}, "ALLOW ALLOW ALLOW ALLOW ALLOW -", Cause.NONE),
+        ({"clusternetworkpolicies": [DENY_TRUE]}, "DENY ALLOW ALLOW ALLOW ALLOW -", Cause.RESOLUTION),
+        ({"clusterpolicyendpoints": [DENY_ENDPOINT]}, "ALLOW DENY DROP ALLOW ALLOW -", Cause.RESOLUTION),
+        (
+            {"clusternetworkpolicies": [DENY_TRUE], "clusterpolicyendpoints": [DENY_ENDPOINT]},
+            "DENY DENY DROP ALLOW ALLOW -",
+            Cause.KERNEL,
+        ),
     ],
+    ids=["nobody", "not-resolved", "stale", "not-written"],
 )
-def test_what_this_release_does_not_evaluate_is_unknown(kind, item, expected):
-    assert words(leg(article(**{kind: [item]}))) == expected
+def test_cluster_policies_are_evaluated(objects, expected, cause):
+    found = leg(article(**objects))
+    assert (words(found), found.cause) == (expected, cause)
+    assert "NOT_RESOLVED_YET" in {one.code for one in found.deviations} or found.cause is not Cause.RESOLUTION
+
+
+def test_the_chain_of_tiers_is_told():
+    found = leg(article(clusternetworkpolicies=[DENY_TRUE], clusterpolicyendpoints=[DENY_ENDPOINT]))
+    assert chain_text(found.verdict(Layer.INTENT).chain) == 'Admin: Deny by no-true (priority 5) spec.ingress[0] "no"'
+    assert found.verdict(Layer.ENDPOINTS).chain[0].outcome == "Deny"
+
+
+@pytest.mark.parametrize("kind", ["default", "other"])
+def test_an_application_policy_isolates_in_its_own_namespace(kind):
+    item = {"metadata": meta("anp", kind), "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
+    found = leg(article(networkpolicies=[], policyendpoints=[], applicationnetworkpolicies=[item]))
+    assert words(found).startswith("DENY ALLOW" if kind == "default" else "ALLOW ALLOW")
 
 
 def test_the_intent_of_a_service_is_that_of_all_its_pods():

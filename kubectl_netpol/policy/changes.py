@@ -1,0 +1,152 @@
+"""The cluster as it would be with some policies applied (`-f`) or removed (`--without`).
+
+PolicyEndpoints of what changes are those that the controller would make; all others stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_netpol.errors import UsageError
+from kubectl_netpol.model.snapshot import Collection, Snapshot
+from kubectl_netpol.policy import controller, endpoints, modelled
+from kubectl_netpol.policy.world import (
+    APPLICATION_POLICY,
+    CLUSTER_POLICY,
+    NETWORK_POLICY,
+    World,
+    label_of,
+    name_of,
+    namespace_of,
+    ref,
+)
+
+Json = dict[str, Any]
+
+COLLECTIONS = {
+    NETWORK_POLICY: "networkpolicies",
+    APPLICATION_POLICY: "applicationnetworkpolicies",
+    CLUSTER_POLICY: "clusternetworkpolicies",
+}
+KINDS = {
+    **dict.fromkeys(("networkpolicy", "networkpolicies", "netpol"), NETWORK_POLICY),
+    **dict.fromkeys(("applicationnetworkpolicy", "applicationnetworkpolicies", "anp"), APPLICATION_POLICY),
+    **dict.fromkeys(("clusternetworkpolicy", "clusternetworkpolicies", "cnp"), CLUSTER_POLICY),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the user asks to be imagined."""
+
+    applied: tuple[Json, ...] = ()
+    """Policies with their kind; those without a namespace are of the session's."""
+    removed: tuple[str, ...] = ()
+    """`NAME`, `NAMESPACE/NAME`, `networkpolicy/NAME`, `NAMESPACE/anp/NAME`, `cnp/NAME`."""
+
+    def __bool__(self) -> bool:
+        return bool(self.applied or self.removed)
+
+    def namespaces(self, default: str) -> tuple[str, ...]:
+        """Those of all policies that are named; ``default``: of names without one."""
+        found = [namespace_of(policy) for policy in self.applied] + [_parse(text, default)[1] for text in self.removed]
+        return tuple(dict.fromkeys(namespace for namespace in found if namespace))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The imagined cluster, and what is different in it, one phrase each."""
+
+    world: World
+    texts: tuple[str, ...]
+
+
+def imagine(snapshot: Snapshot, changes: Changes, namespace: str) -> Hypothesis:
+    """Raises ``UsageError`` for names that do not exist and namespaces that are not there."""
+    world = World(snapshot)
+    texts: list[str] = []
+    gone: list[tuple[str, Json]] = [_named(text, namespace, world) for text in changes.removed]
+    policies = {kind: list(snapshot.items(plural)) for kind, plural in COLLECTIONS.items()}
+    touched: list[Json] = []
+    for kind, policy in gone:
+        policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)]
+        touched.append({**policy, "kind": kind})
+        texts.append(f"without {kind} {ref(policy)}")
+    made: list[Json] = []
+    for policy in changes.applied:
+        kind = str(policy["kind"])
+        _check_place(policy, world)
+        known = any(ref(one) == ref(policy) for one in policies[kind])
+        policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)] + [policy]
+        touched.append(policy)
+        made = [one for one in made if (one["kind"], ref(one)) != (kind, ref(policy))] + [policy]
+        texts.append(f"{kind} {ref(policy)} {'changed' if known else 'added'}")
+    return Hypothesis(_world(snapshot, policies, touched, made), tuple(texts))
+
+
+def _world(snapshot: Snapshot, policies: dict[str, list[Json]], touched: Iterable[Json], made: Sequence[Json]) -> World:
+    before = World(snapshot)
+    collections = dict(snapshot.collections)
+    for kind, plural in COLLECTIONS.items():
+        collections[plural] = replace(snapshot.get(plural), items=tuple(policies[kind]), absent=False)
+    changed = World(replace(snapshot, collections=collections))
+    stale = {id(endpoint) for policy in touched for endpoint in endpoints.of_policy(before, policy)}
+    for plural, cluster in (("policyendpoints", False), ("clusterpolicyendpoints", True)):
+        kept = [endpoint for endpoint in snapshot.items(plural) if id(endpoint) not in stale]
+        new = [
+            modelled.endpoint_of(controller.resolution(policy, changed))
+            for policy in made
+            if (policy["kind"] == CLUSTER_POLICY) is cluster
+        ]
+        collections[plural] = Collection((*kept, *new), snapshot.get(plural).reason)
+    return World(replace(snapshot, collections=collections))
+
+
+def _check_place(policy: Json, world: World) -> None:
+    namespace = namespace_of(policy)
+    if policy["kind"] == CLUSTER_POLICY or not world.snapshot.get("namespaces").known:
+        return
+    if namespace not in world.namespaces:
+        raise UsageError(f'{label_of(policy)}: namespace "{namespace}" not found')
+
+
+def _parse(text: str, namespace: str) -> tuple[str, str, str]:
+    """(kind or "", namespace or "" of cluster policies, name)."""
+    parts = text.split("/")
+    kind = ""
+    if len(parts) > 1 and parts[-2].lower() in KINDS:
+        kind = KINDS[parts.pop(-2).lower()]
+    if len(parts) > 2 or "" in parts:
+        forms = "use NAME, NAMESPACE/NAME, networkpolicy/NAME, anp/NAME or cnp/NAME"
+        raise UsageError(f'--without "{text}" is not a name: {forms}')
+    where = parts[0] if len(parts) == 2 else namespace
+    return kind, "" if kind == CLUSTER_POLICY else where, parts[-1]
+
+
+def _named(text: str, namespace: str, world: World) -> tuple[str, Json]:
+    """The one policy that a name of `--without` means, with its kind."""
+    kind, where, name = _parse(text, namespace)
+    found = [
+        (one, policy)
+        for one, plural in COLLECTIONS.items()
+        for policy in world.snapshot.items(plural)
+        if name_of(policy) == name and kind in ("", one) and _is_there(one, policy, kind, where, text)
+    ]
+    if len(found) > 1:
+        kinds = ", ".join(one for one, _ in found)
+        raise UsageError(
+            f'--without "{text}" means {len(found)} policies ({kinds})', "name the kind: anp/NAME, cnp/NAME"
+        )
+    if not found:
+        place = f' in namespace "{where}"' if where else ""
+        raise UsageError(f'--without: policy "{name}" not found{place}')
+    return found[0]
+
+
+def _is_there(kind: str, policy: Json, wanted: str, namespace: str, text: str) -> bool:
+    """Cluster policies have no namespace: `NAME` and `cnp/NAME` mean them, `NAMESPACE/NAME` does not."""
+    if kind == CLUSTER_POLICY:
+        return bool(wanted) or "/" not in text
+    return namespace_of(policy) == namespace
