@@ -326,7 +326,8 @@ def _of_an_application(cluster: Cluster, names: Sequence[str], number: int) -> J
 
 def _policies(cluster: Cluster, number: int) -> list[Json]:
     """As many as asked: the few wide ones, those of every namespace, and of applications what is left."""
-    names = [name for name in cluster.apps if name.startswith("team-")]
+    spaces = [one["metadata"]["name"] for one in cluster.lists["namespaces"]]
+    names = [name for name in spaces if name.startswith("team-") and cluster.apps[name]]
     found = [*_everywhere(), *_of_every_namespace(names)][:number]
     return found + [_of_an_application(cluster, names, more) for more in range(number - len(found))]
 

@@ -31,6 +31,7 @@ from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.policy import endpoints, resolution, tiers
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import World, container_ports, name_of, namespace_of, pod_ip, ref
+from kubectl_netpol.start import collect_rarely
 
 Json = dict[str, Any]
 Counts = dict[str, int]
@@ -47,6 +48,13 @@ def one_flow(snapshot: Snapshot) -> Counts:
     """`explain POD --from POD --port`, two neighbours of one namespace."""
     pod, other = neighbours(snapshot)
     return ask(snapshot, Question(name_of(pod), source=name_of(other), port="8080"), namespace_of(pod))
+
+
+def denied_flow(snapshot: Snapshot) -> Counts:
+    """The same from a pod of another namespace, which nothing allows: near misses are looked for."""
+    pod, _ = neighbours(snapshot)
+    other = next(pod for pod in snapshot.items("pods") if namespace_of(pod) == "team-13")
+    return ask(snapshot, Question(name_of(pod), source=ref(other), port="9999"), namespace_of(pod))
 
 
 def widest_flow(snapshot: Snapshot) -> Counts:
@@ -99,6 +107,7 @@ def the_lists(_: Snapshot) -> Counts:
 JOBS: dict[str, Callable[[Snapshot], Counts]] = {
     "the lists alone": the_lists,
     "one flow": one_flow,
+    "one flow that is denied": denied_flow,
     "one flow, from a pod that every pod is a peer of": widest_flow,
     "one pod": one_pod,
     "one pod that every pod is a peer of": widest_pod,
@@ -108,10 +117,9 @@ JOBS: dict[str, Callable[[Snapshot], Counts]] = {
 
 
 def neighbours(snapshot: Snapshot) -> tuple[Json, Json]:
-    """A pod from the middle of the list, and another of its namespace."""
-    pods = snapshot.items("pods")
-    pod = pods[len(pods) // 2]
-    return pod, next(one for one in pods if namespace_of(one) == namespace_of(pod) and one is not pod)
+    """Two pods of a namespace of average size, of different applications, where everybody may talk to everybody."""
+    pods = [pod for pod in snapshot.items("pods") if namespace_of(pod) == "team-10"]
+    return pods[0], pods[-1]
 
 
 def scraper(snapshot: Snapshot) -> Json:
@@ -122,7 +130,7 @@ def ask(snapshot: Snapshot, question: Question, namespace: str) -> Counts:
     """As the verb does it, without a node: plan and answer."""
     found = explain(make_plan(question, namespace, World(snapshot)), snapshot)
     rows = sum(len(report.alignment.rows) for report in found.directions)
-    return {"legs": len(found.legs), "rows": rows}
+    return {"legs": len(found.legs), "near misses": sum(len(leg.near) for leg in found.legs), "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,7 @@ class Cost:
 
 def child(job: str, directory: str) -> None:
     """What the measured process does; the last line of its output is for ``measure``."""
+    collect_rarely()
     begin = time.process_time()
     snapshot = cluster.snapshot_of(cluster.read(Path(directory)))
     middle, peak_lists = time.process_time(), _peak()

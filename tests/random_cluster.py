@@ -206,8 +206,9 @@ class _Cluster:
     def _service(self, number: int) -> Json:
         headless = self.chance(0.1)
         address = "None" if headless else str(ip_network(SERVICE_NETWORKS[self.network.version])[10 + number])
-        selector = {key: self.rng.choice(values) for key, values in LABELS.items() if self.chance(0.6)}
-        targets = (80, 8080, "http", 443, "https")
+        namespace = self.rng.choice(self.namespaces)[0]
+        selector = self._labels_of_some(namespace)
+        targets = (80, 8080, "http", "http", 443, "https")
         ports: list[Json] = [
             {"name": f"p{n}", "protocol": "TCP", "port": port, "targetPort": self.rng.choice(targets)}
             for n, port in enumerate(self.some((80, 8080, 443, 9090), 1, 2))
@@ -217,8 +218,13 @@ class _Cluster:
         spec: Json = {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ports": ports}
         if selector:
             spec["selector"] = selector
-        metadata = {"name": f"svc{number}", "namespace": self.rng.choice(self.namespaces)[0]}
-        return {"metadata": metadata, "spec": spec}
+        return {"metadata": {"name": f"svc{number}", "namespace": namespace}, "spec": spec}
+
+    def _labels_of_some(self, namespace: str) -> dict[str, str]:
+        """A selector that means some pod of the namespace, mostly; now and then none at all."""
+        pods = [pod["metadata"]["labels"] for pod in self.objects["pods"] if pod["metadata"]["namespace"] == namespace]
+        labels = self.rng.choice(pods) if pods and self.chance(0.8) else self._labels()
+        return {key: value for key, value in labels.items() if self.chance(0.8)}
 
     # ---- who is meant
 
@@ -378,7 +384,12 @@ class _Cluster:
             "subject": self._subject() if self.chance(0.7) else {"namespaces": {}},
         }
         for direction in ("ingress", "egress"):
-            rules = [self._cluster_rule(direction, n) for n in range(self.rng.choice((0, 1, 1, 2)))]
+            with_ports = self.chance(0.5)
+            rules = []
+            for n in range(self.rng.choice((0, 1, 1, 2))):
+                if self.deviating:
+                    with_ports = self.chance(0.5)
+                rules.append(self._cluster_rule(direction, n, with_ports=with_ports))
             if not self.deviating:
                 rules.sort(key=lambda rule: ACTIONS.index(rule["action"]))
             if rules:
@@ -390,19 +401,22 @@ class _Cluster:
             return {"namespaces": self.namespace_selector()}
         return {"pods": {"namespaceSelector": self.namespace_selector(), "podSelector": self.selector()}}
 
-    def _cluster_rule(self, direction: str, number: int) -> Json:
+    def _cluster_rule(self, direction: str, number: int, *, with_ports: bool) -> Json:
         side = "from" if direction == "ingress" else "to"
         action = self.rng.choice(ACTIONS)
         peers = [self._subject() for _ in range(self.rng.choice((1, 1, 2)))]
         if direction == "egress" and self.chance(0.5):
-            peers[-1] = {"networks": self.some(self.prefixes(), 1, 2 if self.deviating else 1)}
+            nodes = () if self.deviating else self.node_addresses
+            networks = [text for text in self.prefixes() if text.partition("/")[0] not in nodes]
+            peers[-1] = {"networks": self.some(networks, 1, 2 if self.deviating else 1)}
         if direction == "egress" and self.deviating and self.chance(0.1):
             peers.append({"domainNames": ["example.com"]})
         rule: Json = {"action": action, side: peers}
         if self.chance(0.5):
             rule["name"] = f"rule-{number}"
-        if self.chance(0.5):
-            rule["ports"] = self._cluster_ports(named=self.deviating or "networks" not in peers[-1])
+        if with_ports:
+            named = self.deviating or (direction == "egress" and "networks" not in peers[-1])
+            rule["ports"] = self._cluster_ports(named=named)
         return rule
 
     def _cluster_ports(self, *, named: bool) -> list[Json]:

@@ -14,10 +14,12 @@ from typing import Any
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.generation import Generation, generation_of
-from kubectl_netpol.model.flow import Direction, Flow, Network, host_network
+from kubectl_netpol.model.flow import Address, Direction, Flow, Network, host_network
 from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import agent, endpoints
+from kubectl_netpol.policy.networkpolicy import ITSELF
+from kubectl_netpol.policy.slices import EndpointEntry, Slices
 from kubectl_netpol.policy.world import World, pod_ip
 
 Json = dict[str, Any]
@@ -69,11 +71,34 @@ def expected_maps(pod: Json, direction: Direction, world: World) -> ExpectedMaps
     return ExpectedMaps(
         direction,
         family,
-        agent.program(slices, direction, own, family),
+        _rules(slices, direction, own, family, world),
         agent.program_tiers(cluster, direction, own, family),
         agent.states(slices, cluster),
         listed=bool(slices or cluster),
     )
+
+
+KEPT = 64
+"""Rule maps that are kept: lists of pods have the pods of one namespace together."""
+
+
+def _rules(
+    slices: Slices, direction: Direction, own: Address | None, family: int, world: World
+) -> Mapping[Network, agent.Expected]:
+    """The rule map; that of pods on another node with the same slices is the same but for the node's address."""
+    if not slices or own is None or any(_begins_at(own, entry) for entry in slices.holding(direction, own)):
+        return agent.program(slices, direction, own, family)
+    key = id(slices), direction, family
+    if key not in world.rule_maps:
+        while len(world.rule_maps) >= KEPT:
+            world.rule_maps.pop(next(iter(world.rule_maps)))
+        world.rule_maps[key] = agent.program(slices, direction, None, family)
+    return {**agent.own_node(own), **world.rule_maps[key]}
+
+
+def _begins_at(own: Address, entry: EndpointEntry) -> bool:
+    """Whether the agent passes over this entry, because it begins at the node's address."""
+    return entry.prefix.network_address == own or entry.text.partition("/")[0] == str(own)
 
 
 def as_views(
@@ -123,6 +148,8 @@ def verdict(
     if not maps.listed:
         why = "no PolicyEndpoint concerns the pod's identifier: the agent leaves the pod to the enforcing mode"
         return Verdict(LAYER, Decision.NONE, "NOT_LISTED", why)
+    if flow.source == flow.destination:
+        return Verdict(LAYER, Decision.ALLOW, "ITSELF", f"the pod {ITSELF}")
     generation = generation_of(like) if like else None
     if isinstance(generation, Generation) and generation.any_checks_ports is not True:
         why = f"agents {generation.agents} write some entries by other rules, which this release does not know"

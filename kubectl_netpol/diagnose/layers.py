@@ -182,7 +182,8 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView], *, api_only: bo
         cause = Cause.NONE
     near: tuple[NearMiss, ...] = ()
     if Decision.DENY in (intent.decision, resolved.decision):
-        near = near_misses(leg.ends, leg.backends, world)
+        told = {one.code for one in found}
+        near = tuple(one for one in near_misses(leg.ends, leg.backends, world) if one.code not in told)
     made = LegVerdict(
         leg, kernel, verdicts, decided_by.decision, decided_by, cause, between, deviations=found, near=near
     )

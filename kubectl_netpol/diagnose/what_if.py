@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_netpol.diagnose import expected
-from kubectl_netpol.diagnose.deviations import Deviation
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
 from kubectl_netpol.diagnose.flows import EstablishedFlow, FlowReport, flows_of
 from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, judge
@@ -32,8 +31,9 @@ class LegAfter:
     then: LegVerdict
 
     @property
-    def deviations(self) -> tuple[Deviation, ...]:
-        return self.then.deviations
+    def released(self) -> bool:
+        """Whether the last policy that concerns the pod goes: then the enforcing mode decides."""
+        return self.then.by_mode and not self.now.by_mode
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _flow_answer(plan: Plan, legs: tuple[LegAfter, ...], hypothesis: Hypothesis)
     }.get(after, f"could not be decided {place}")
     intent = leg.then.verdict(Layer.INTENT)
     why = intent.why if intent.decision is after else leg.then.decided_by.why
-    strict = f" {STRICT_MODE}" if after is Decision.ALLOW and any(one.then.by_mode for one in legs) else ""
+    strict = f" {STRICT_MODE}" if after is Decision.ALLOW and any(one.released for one in legs) else ""
     what = changes_text(hypothesis.texts)
     return f"{WORDS[after]} with the change, {WORDS[before]} now ({what}): {between} {verb}: {why}.{strict}"
 

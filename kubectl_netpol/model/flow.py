@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -63,6 +64,8 @@ def port_text(protocol: int, port: int) -> str:
     return f"{port}/{protocol_name(protocol)}" if protocol in WITH_PORTS else protocol_name(protocol)
 
 
+@lru_cache(maxsize=1 << 18)
 def host_network(address: Address) -> Network:
     """The /32 or /128 of one address."""
-    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
+    # From the number: from an address the module would write a text and parse it.
+    return IPv4Network(int(address)) if isinstance(address, IPv4Address) else IPv6Network(int(address))

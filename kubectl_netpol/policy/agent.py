@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -69,6 +70,7 @@ class ExpectedTier:
         return len(self.slots) > SLOTS
 
 
+@lru_cache(maxsize=4096)
 def slot(port: Port) -> Slot:
     protocol = PROTOCOL_NUMBERS.get(port.protocol, PROTOCOL_ANY)
     if protocol not in WITH_PORTS:
@@ -88,8 +90,7 @@ def program(
     if not endpoints:
         return out
     if node_address is not None and node_address.version == family:
-        own = host_network(node_address)
-        out[own] = Expected(own, NODE, {Slot(PROTOCOL_ANY, 0, 0)})
+        out |= own_node(node_address)
     rules = list(pe.entries(endpoints, direction))
     if not rules:
         if not pe.isolates(endpoints, direction):
@@ -99,8 +100,16 @@ def program(
     found = _Rules(node_address, family, canonical=True).program(rules)
     out |= {entry.prefix: entry for entry in found}
     if any(not _is_canonical(rule) for rule in rules):
-        _add_others(out, _Rules(node_address, family, canonical=False).program(rules))
+        # Their sort is not stable, and an agent may have the slices in another order.
+        for order in (rules, rules[::-1]):
+            _add_others(out, _Rules(node_address, family, canonical=False).program(order))
     return out
+
+
+def own_node(address: Address) -> dict[Network, Expected]:
+    """What lets the pod's own node pass."""
+    own = host_network(address)
+    return {own: Expected(own, NODE, {Slot(PROTOCOL_ANY, 0, 0)})}
 
 
 def states(endpoints: list[Json], cluster: list[Json]) -> dict[int, int | None]:
@@ -111,6 +120,8 @@ def states(endpoints: list[Json], cluster: list[Json]) -> dict[int, int | None]:
 
 def _is_canonical(rule: pe.EndpointEntry) -> bool:
     """Whether neither the prefix nor its excepts are written with host bits."""
+    if "/" not in rule.text and not rule.excepts:
+        return True
     texts = [(rule.text, rule.prefix), *zip(rule.except_texts, rule.excepts, strict=False)]
     return all(not text or _base(text, network) == network.network_address for text, network in texts)
 
@@ -128,7 +139,7 @@ def _add_others(out: dict[Network, Expected], raw: Iterable[Expected]) -> None:
     for prefix, slots in by_key.items():
         if prefix in out:
             entry = out[prefix]
-            entry.others = [other for other in dict.fromkeys(slots) if other != entry.slots]
+            entry.others = [other for other in dict.fromkeys([*entry.others, *slots]) if other != entry.slots]
 
 
 class _Rules:
@@ -157,6 +168,9 @@ class _Rules:
 
     def _text(self, text: str, network: Network) -> str:
         """What tells one rule from another: the network, or up to agent 1.4.1 how it is written."""
+        if text and "/" not in text and ":" not in text:
+            # Nearly all of them: a pod. Asking the network for its text takes longer than all the rest.
+            return f"{text}/{self.bits}"
         if self.canonical or not text:
             return str(network)
         return text if "/" in text else f"{text}/{self.bits}"

@@ -9,7 +9,7 @@ seen of it is told in ``policy.resolution``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ from kubectl_netpol.policy.world import (
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """One entry that a rule should bring: who is meant, as which prefix, on which ports."""
 
@@ -110,6 +110,12 @@ def resolve(policy: Json, direction: Direction, world: World) -> tuple[tuple[Wan
     return found.wanted[direction], found.skipped[direction]
 
 
+def entries_of(rule: RulePeer, world: World) -> Iterator[Wanted]:
+    """What one peer of one rule brings by itself, whatever the other rules of its policy say."""
+    selected = subjects(rule.policy, world)
+    yield from _resolve_rule(rule, _receivers(rule.policy, selected, world), world)
+
+
 def _resolution(policy: Json, world: World) -> Resolution:
     wanted: dict[Direction, tuple[Wanted, ...]] = {}
     skipped: dict[Direction, tuple[Skipped, ...]] = {}
@@ -176,8 +182,11 @@ POD_IPS = "vpc.amazonaws.com/pod-ips"
 
 def address_of(pod: Json) -> Address | None:
     """status.podIP, else what the CNI wrote into an annotation; never the second address (agent facts 6.3)."""
+    found = pod_ip(pod)
+    if found is not None:
+        return found
     noted = str((pod["metadata"].get("annotations") or {}).get(POD_IPS) or "")
-    return pod_ip(pod) or parse_address(noted.partition(",")[0].strip())
+    return parse_address(noted.partition(",")[0].strip())
 
 
 def _is_ready(pod: Json) -> bool:
@@ -246,8 +255,7 @@ def _peers(rule: RulePeer, world: World) -> list[Json]:
 def _wanted(
     rule: RulePeer, who: str, prefix: Network, ports: tuple[Port, ...], excepts: tuple[Network, ...] = ()
 ) -> Wanted:
-    text = np.peer_text(rule.peer)
-    return Wanted(rule.policy_name, rule.direction, rule.path, text, who, prefix, ports, excepts, rule.action)
+    return Wanted(rule.policy_name, rule.direction, rule.path, rule.text, who, prefix, ports, excepts, rule.action)
 
 
 def _has_names(rule: RulePeer) -> bool:
@@ -439,7 +447,7 @@ def written(found: Resolution, direction: Direction) -> dict[Key, frozenset[Port
     return merged(found.wanted[direction], narrow=kind_of(found.policy) == CLUSTER_POLICY)
 
 
-def merged(entries: Iterable[Wanted], *, narrow: bool = False) -> dict[Key, frozenset[Port]]:
+def merged(entries: Sequence[Wanted], *, narrow: bool = False) -> dict[Key, frozenset[Port]]:
     """Entries of one direction of one policy, one for each prefix.
 
     The controller keeps entries with other excepts apart, and "all ports" swallows the rest (>= 1.1.3). ``narrow``:
@@ -448,7 +456,7 @@ def merged(entries: Iterable[Wanted], *, narrow: bool = False) -> dict[Key, froz
     """
     found: dict[Key, set[Port]] = {}
     joined: dict[tuple[Network, str], set[Network]] = {}
-    for entry in entries:
+    for entry in entries if narrow else ():
         joined.setdefault((entry.prefix, entry.action), set()).update(entry.excepts)
     for entry in entries:
         excepts = joined[entry.prefix, entry.action] if narrow else set(entry.excepts)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_netpol.kernel.identity import pod_part
-from kubectl_netpol.model.flow import Direction, Network
+from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.verdict import Decision, Layer, Step, Verdict
+from kubectl_netpol.policy import controller
 from kubectl_netpol.policy import ports as port_lists
-from kubectl_netpol.policy.networkpolicy import Ends
+from kubectl_netpol.policy.networkpolicy import ITSELF, Ends, is_itself
 from kubectl_netpol.policy.ports import Port
 from kubectl_netpol.policy.slices import EndpointEntry as EndpointEntry
 from kubectl_netpol.policy.slices import EndpointIndex, Slices, parse_all
@@ -79,7 +80,7 @@ def only_elsewhere(world: World, pod: Json) -> bool:
     found = False
     for where in (index(world, namespace), cluster_index(world)):
         for name in where.pods_of_part(namespace, part):
-            other = world.pods.get((namespace, name))
+            other = world.pod(namespace, name)
             if other is pod or (other is not None and node_of(other) == node_of(pod)):
                 return False
             found = True
@@ -129,6 +130,8 @@ def evaluate(ends: Ends, world: World) -> Verdict:
     if on_host_network(pod):
         why = f"{ref(pod)} uses the host network: it is in no PolicyEndpoint"
         return Verdict(layer, Decision.ALLOW, "HOST_NETWORK", why)
+    if is_itself(ends):
+        return Verdict(layer, Decision.ALLOW, "ITSELF", f"{ref(pod)} {ITSELF}")
     cluster = cluster_of_pod(world, pod)
     if not cluster:
         found = _by_network_policies(ends, world)
@@ -143,11 +146,11 @@ def _by_network_policies(ends: Ends, world: World) -> Verdict:
     if not endpoints:
         return Verdict(layer, Decision.ALLOW, "NOT_LISTED", f"no PolicyEndpoint lists {ref(pod)}")
     names = endpoints.names
+    if not endpoints.has_entries(direction) and not isolates(endpoints, direction):
+        return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", f"{names} does not restrict {direction}")
     if ends.peer == world.own_node_address(pod, ends.peer.version):
         why = f"the agent adds the address of the own node ({node_of(pod)}) to what {names} lists"
         return Verdict(layer, Decision.ALLOW, "OWN_NODE", why)
-    if not endpoints.has_entries(direction) and not isolates(endpoints, direction):
-        return Verdict(layer, Decision.ALLOW, "NOT_ISOLATED", f"{names} does not restrict {direction}")
     return _by_entries(ends, endpoints.holding(direction, ends.peer), names)
 
 
@@ -234,6 +237,6 @@ def listed_ips(world: World, pod: Json) -> set[str]:
 
 def stale_address(world: World, pod: Json) -> str:
     """The listed address, where it is not one of the pod's own; empty otherwise."""
-    own = {str(address) for address in pod_ips(pod)}
+    own = {str(address) for address in (*pod_ips(pod), controller.address_of(pod))}
     wrong = sorted(ip for ip in listed_ips(world, pod) if ip not in own)
     return ", ".join(wrong)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import ip_network
 from typing import Any
 
-from kubectl_netpol.model.flow import Address, Direction, Flow, Network
+from kubectl_netpol.model.flow import Address, Direction, Flow, Network, host_network
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy import selectors
@@ -25,6 +25,7 @@ from kubectl_netpol.policy.world import (
     namespace_of,
     node_of,
     on_host_network,
+    parse_address,
     pod_ips,
     ref,
 )
@@ -53,6 +54,11 @@ class RulePeer:
     def label(self) -> str:
         """`access-nginx spec.ingress[0].from[0]`, for sentences."""
         return f"{label_of(self.policy)} {self.path}"
+
+    @cached_property
+    def text(self) -> str:
+        """The peer in words."""
+        return peer_text(self.peer)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -166,6 +172,9 @@ def parse_network(text: object) -> Network | None:
 @lru_cache(maxsize=1 << 18)
 def _network(text: str) -> Network | None:
     # The same address is in as many PolicyEndpoints as there are policies that mean it.
+    address = None if "/" in text else parse_address(text)
+    if address is not None:
+        return host_network(address)
     try:
         return ip_network(text, strict=False)
     except ValueError:

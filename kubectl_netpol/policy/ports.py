@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Flow
@@ -45,7 +46,13 @@ def text(ports: tuple[Port, ...]) -> str:
 
 def from_endpoint(port: Json) -> Port:
     """A port of a PolicyEndpoint: {protocol, port, endPort}, all optional."""
-    return Port(str(port.get("protocol") or ""), _number(port.get("port")), _number(port.get("endPort")))
+    return _shared(str(port.get("protocol") or ""), _number(port.get("port")), _number(port.get("endPort")))
+
+
+@lru_cache(maxsize=4096)
+def _shared(protocol: str, number: int, end: int) -> Port:
+    # A cluster has some dozen ports, and hundreds of thousands of entries that name them.
+    return Port(protocol, number, end)
 
 
 def _number(value: object) -> int:

@@ -120,7 +120,10 @@ def _entries_differ(
     found: Resolution, slices: list[Json], direction: Direction, world: World
 ) -> tuple[list[Drift], list[str]]:
     """What differs, prefix by prefix, and what tells an older release where one explains what is there."""
-    there, wanted = _grouped(actual(slices, direction)), _grouped(controller.written(found, direction))
+    is_there, written = actual(slices, direction), controller.written(found, direction)
+    if is_there == written:
+        return [], []
+    there, wanted = _grouped(is_there), _grouped(written)
     others = [(_grouped(entries), release) for entries, release in _others(found, direction, world)]
     left: list[Group] = []
     releases: list[str] = []
@@ -159,7 +162,7 @@ def _others(found: Resolution, direction: Direction, world: World) -> Iterator[t
         # Slices are merged one by one: what stands in two of them is not narrowed.
         yield controller.merged(wanted), ""
         lost = tuple(f"{rule.path}." for rule in _lost_rules(found.policy, direction, world))
-        yield controller.merged((one for one in wanted if not one.path.startswith(lost)), narrow=True), FIRST_PEER
+        yield controller.merged([one for one in wanted if not one.path.startswith(lost)], narrow=True), FIRST_PEER
 
 
 def _lost_rules(policy: Json, direction: Direction, world: World) -> Iterator[tiers.ClusterRule]:

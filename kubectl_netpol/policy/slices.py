@@ -1,4 +1,4 @@
-"""The PolicyEndpoints of one namespace, or of the cluster, filed by policy, by listed pod and by the addresses they hold.
+"""The PolicyEndpoints of one namespace, or of the cluster, filed by policy, by listed pod and by address.
 
 A policy that means every pod has an entry for each of them, and a flow meets one or two. So entries are found by what
 is written in them, and only those that are found are parsed; all of them are parsed once, for whoever needs all.
@@ -127,9 +127,12 @@ class _Addresses:
         else:
             self._blocks[network.version, length][int(base) >> (network.max_prefixlen - length)].append(place)
 
-    def holding(self, address: Address) -> list[Place]:
-        """The elements whose prefix holds the address, in the order of the slices."""
-        found = list(self._hosts.get(str(address), ()))
+    def holding(self, address: Address, text: str) -> Sequence[Place]:
+        """The elements whose prefix holds the address, in the order of the slices. ``text``: the address again."""
+        hosts = self._hosts.get(text, ())
+        if not self._blocks:
+            return hosts
+        found = [*hosts]
         for (version, length), blocks in self._blocks.items():
             if version == address.version:
                 found += blocks.get(int(address) >> (address.max_prefixlen - length), ())
@@ -152,11 +155,11 @@ class PolicySlices:
     def has_entries(self, direction: Direction) -> bool:
         return any(True for _ in self._entries.get(direction) or parse_all(self.endpoints, direction))
 
-    def holding(self, direction: Direction, address: Address) -> Iterator[EndpointEntry]:
-        """The entries whose prefix holds the address."""
+    def holding(self, direction: Direction, address: Address, text: str) -> Iterator[EndpointEntry]:
+        """The entries whose prefix holds the address; ``text`` is its text."""
         if direction not in self._addresses:
             self._addresses[direction] = _Addresses(self.endpoints, direction)
-        for slice_, number in self._addresses[direction].holding(address):
+        for slice_, number in self._addresses[direction].holding(address, text):
             entry = parse(self.endpoints[slice_], direction, number)
             if entry is not None:
                 yield entry
@@ -184,7 +187,8 @@ class Slices(list[Json]):
 
     def holding(self, direction: Direction, address: Address) -> list[EndpointEntry]:
         """The entries whose prefix holds an address."""
-        return [entry for policy in self._policies for entry in policy.holding(direction, address)]
+        text = str(address)
+        return [entry for policy in self._policies for entry in policy.holding(direction, address, text)]
 
 
 class EndpointIndex:

@@ -93,7 +93,7 @@ def parse_port(text: str) -> tuple[int, int]:
 
 def find_pods(target: TargetRef, world: World) -> list[Json]:
     """The pods that a target means, living ones only unless the name is exact."""
-    exact = world.pods.get((target.namespace, target.name)) if target.kind == "pod" else None
+    exact = world.pod(target.namespace, target.name) if target.kind == "pod" else None
     if exact is not None:
         return [exact]
     living = [pod for pod in world.pods_of.get(target.namespace, ()) if not finished(pod)]
@@ -173,7 +173,8 @@ def _not_found(target: TargetRef, world: World) -> str:
     if world.snapshot.get("namespaces").known and target.namespace not in world.namespaces:
         return f'namespace "{target.namespace}" not found'
     if target.kind == "pod":
-        near = sorted(n for _, n in world.pods if _ == target.namespace and n.startswith(target.name))[:SHOWN]
+        names = map(name_of, world.pods_of.get(target.namespace, ()))
+        near = sorted(name for name in names if name.startswith(target.name))[:SHOWN]
         more = f"; names that begin so: {', '.join(near)}" if near else ""
         return f'pod "{target.name}" not found in namespace "{target.namespace}"{more}'
     return f'{target.text} has no running pod in namespace "{target.namespace}"'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from kubectl_netpol.model.flow import Address
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.policy import selectors
-from kubectl_netpol.policy.index import LabelIndex, SelectorIndex
+from kubectl_netpol.policy.index import AddressIndex, LabelIndex, SelectorIndex
 
 Json = dict[str, Any]
 
@@ -48,14 +48,26 @@ def _address(text: str) -> Address | None:
 
 def pod_ips(pod: Json) -> tuple[Address, ...]:
     """All addresses of a pod, the primary one first."""
+    found = [address for text in _ip_texts(pod) if (address := parse_address(text))]
+    return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
+
+
+def _ip_texts(pod: Json) -> Iterator[str]:
+    """Each text once, as it is written."""
     status = pod.get("status") or {}
-    texts = [status.get("podIP")] + [entry.get("ip") for entry in status.get("podIPs") or ()]
-    found = dict.fromkeys(address for text in texts if text and (address := parse_address(text)))
-    return tuple(found)
+    first = status.get("podIP")
+    if first:
+        yield str(first)
+    for entry in status.get("podIPs") or ():
+        text = entry.get("ip")
+        if text and text != first:
+            yield str(text)
 
 
 def pod_ip(pod: Json) -> Address | None:
-    return next(iter(pod_ips(pod)), None)
+    """The primary address of a pod."""
+    text = (pod.get("status") or {}).get("podIP")
+    return (parse_address(text) if text else None) or next(iter(pod_ips(pod)), None)
 
 
 def node_of(pod: Json) -> str:
@@ -133,15 +145,24 @@ class World:
         self.resolutions: dict[int, Any] = {}
         """What ``controller.resolution`` made of a policy, by its identity."""
         self.endpoint_indexes: dict[str, Any] = {}
-        """``endpoints.EndpointIndex`` by namespace; "" for those of the cluster."""
-
-    @cached_property
-    def pods(self) -> Mapping[tuple[str, str], Json]:
-        return {(namespace_of(pod), name_of(pod)): pod for pod in self.snapshot.items("pods")}
+        """``slices.EndpointIndex`` by namespace; "" for those of the cluster."""
+        self.rule_maps: dict[Any, Any] = {}
+        """Rule maps that ``diagnose.expected`` made last."""
+        self._unread: dict[tuple[str, ...], str] = {}
 
     @cached_property
     def pods_of(self) -> Mapping[str, list[Json]]:
         return _by_namespace(self.snapshot.items("pods"))
+
+    @cached_property
+    def _pods_by_name(self) -> dict[str, dict[str, Json]]:
+        return {}
+
+    def pod(self, namespace: str, name: str) -> Json | None:
+        """The pod of exactly this name."""
+        if namespace not in self._pods_by_name:
+            self._pods_by_name[namespace] = {name_of(pod): pod for pod in self.pods_of.get(namespace, ())}
+        return self._pods_by_name[namespace].get(name)
 
     @cached_property
     def namespaces(self) -> Mapping[str, Mapping[str, str]]:
@@ -248,13 +269,10 @@ class World:
         return _by_namespace(self.snapshot.items("policyendpoints"))
 
     @cached_property
-    def pod_by_ip(self) -> Mapping[Address, Json]:
+    def pod_by_ip(self) -> AddressIndex:
         """Pods with an address of their own, living ones first: addresses of finished pods are reused."""
-        found: dict[Address, Json] = {}
-        for pod in sorted(self.snapshot.items("pods"), key=finished, reverse=True):
-            if not on_host_network(pod):
-                found.update(dict.fromkeys(pod_ips(pod), pod))
-        return found
+        pods = [pod for pod in self.snapshot.items("pods") if not on_host_network(pod)]
+        return AddressIndex((text, pod) for pod in sorted(pods, key=finished, reverse=True) for text in _ip_texts(pod))
 
     @cached_property
     def node_by_ip(self) -> Mapping[Address, Json]:
@@ -279,8 +297,11 @@ class World:
 
     def unread(self, *kinds: str) -> str:
         """Which of the collections could not be (wholly) read, and why; a kind that is not installed is known."""
-        collections = {kind: self.snapshot.get(kind) for kind in kinds}
-        return "; ".join(f"{k}: {c.reason}" for k, c in collections.items() if not c.known and not c.absent)
+        if kinds not in self._unread:
+            collections = {kind: self.snapshot.get(kind) for kind in kinds}
+            reasons = [f"{k}: {c.reason}" for k, c in collections.items() if not c.known and not c.absent]
+            self._unread[kinds] = "; ".join(reasons)
+        return self._unread[kinds]
 
     def own_node_address(self, pod: Json, version: int) -> Address | None:
         """The address of the pod's node, which the agent always lets through."""
@@ -295,5 +316,5 @@ class World:
 def _by_namespace(items: Iterable[Json]) -> Mapping[str, list[Json]]:
     found: dict[str, list[Json]] = defaultdict(list)
     for item in items:
-        found[namespace_of(item)].append(item)
+        found[item["metadata"].get("namespace") or ""].append(item)
     return found

@@ -16,7 +16,6 @@ import selectors
 import socket
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -47,11 +46,6 @@ class Record:
     protocol: int
     allowed: bool
     egress: bool
-
-    @property
-    def owner(self) -> str:
-        """The address of the pod whose veth it was."""
-        return self.source if self.egress else self.destination
 
 
 def _record(raw: bytes, version: int) -> Record:
@@ -131,8 +125,8 @@ class Switchboard:
         version: int,
     ) -> None:
         self.version, self.rings = version, rings
-        self.denied: Counter[str] = Counter()
-        """Packets that programs denied, by the address of the pod whose veth it was."""
+        self.denied = [0] * len(rings)
+        """Packets that programs denied, by ring: those that pods send of their own accord too."""
         self._family = socket.AF_INET if version == 4 else socket.AF_INET6
         self._numbers = itertools.count(FIRST_SOURCE_PORT)
         self._selector = selectors.DefaultSelector()
@@ -317,14 +311,13 @@ class Switchboard:
 
     def read_events(self) -> None:
         """Take what the programs reported. Several rings: of the nodes."""
-        for ring in self.rings:
-            for raw in ring.read():
-                self._reported(_record(raw, self.version))
+        for number, ring in enumerate(self.rings):
+            for record in (_record(raw, self.version) for raw in ring.read()):
+                if not record.allowed:
+                    self.denied[number] += 1
+                    self._denied(record)
 
-    def _reported(self, record: Record) -> None:
-        if record.allowed:
-            return
-        self.denied[record.owner] += 1
+    def _denied(self, record: Record) -> None:
         keys: list[tuple[object, ...]] = [
             (record.protocol, record.source_port),
             # The reply was denied.

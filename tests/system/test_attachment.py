@@ -144,7 +144,7 @@ def test_an_xdp_program(user: User, returns: int, passes: bool) -> None:
         assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
         out = ("explain", "pod/nginx", "--to", "pod/accesstrue", "--port", "80")
         code, answer = data(user, *out)
-        assert (code, answer["legs"][0]["layers"][3]["code"]) == (3, "FOREIGN_FIRST")
+        assert (code, answer["legs"][0]["layers"][4]["code"]) == (3, "FOREIGN_FIRST")
 
 
 def test_a_route_that_leads_elsewhere(user: User) -> None:

@@ -63,6 +63,7 @@ def test_kernel_an_update_was_lost(user: User) -> None:
     assert layers(answer) == {
         "INTENT": "ALLOW",
         "ENDPOINTS": "ALLOW",
+        "EXPECTED": "ALLOW",
         "PINNED": "DROP",
         "ATTACHED": "DROP",
         "CONNTRACK": "-",

@@ -278,7 +278,7 @@ def test_exec_stream_that_is_cut(user: User) -> None:
 
 
 def test_sigterm_before_any_pod_is_made(user: User) -> None:
-    slow = user.lab.server.faults.slow(20, "/policyendpoints$")
+    slow = user.lab.server.faults.slow(20, "/services$")
     process = user.start("maps", "pod/nginx")
     wait_for(lambda: slow.hits)
     process.send_signal(signal.SIGTERM)

@@ -434,6 +434,16 @@ def pod_document(
     return document(**{**own, **sections})
 
 
+def both_pods(doc: Json, *others: Json) -> Json:
+    """One node document that also has the veths of other, unrestricted pods."""
+    links, routes, qdiscs = list(doc["links"]), list(doc["routes"]), list(doc["qdiscs"])
+    for number, other in enumerate(others, 20):
+        links.append(link(veth_names("default", other["metadata"]["name"])[0], number))
+        routes.append(route(other["status"]["podIP"], number))
+        qdiscs.append(clsact(number))
+    return {**doc, "links": links, "routes": routes, "qdiscs": qdiscs}
+
+
 # ---- the article's example
 
 

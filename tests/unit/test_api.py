@@ -420,3 +420,21 @@ def test_nodes_that_cannot_be_read_have_a_reason_and_the_others_are_read(server)
     assert [found[n].document for n in "abc"] == [{"node": "a"}, None, {"node": "c"}]
     assert found["b"].reason == "no image (set --image)"
     assert source(server, read).nodes({"b": {}})["b"].reason == "no image (set --image)"
+
+
+def test_collections_of_namespaces_alone(server):
+    server.choose = lambda asked: page(asked.path.split("/namespaces/")[1].replace("/", "-"))
+    found = source(server).of_namespaces(["networkpolicies", "policyendpoints"], ["shop", "web"])
+    assert [i["metadata"]["name"] for i in found["networkpolicies"].items] == [
+        "shop-networkpolicies",
+        "web-networkpolicies",
+    ]
+    assert found["policyendpoints"].known
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(("code", "absent", "reason"), [(404, True, ""), (403, False, "no")])
+def test_collections_of_namespaces_that_are_absent_or_forbidden(server, code, absent, reason):
+    server.choose = lambda asked: status(code, "no")
+    found = source(server).of_namespaces(["policyendpoints"], ["shop"])["policyendpoints"]
+    assert (found.absent, found.reason, found.items) == (absent, reason, ())

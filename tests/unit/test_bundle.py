@@ -137,6 +137,9 @@ def test_a_bundle_as_a_source(tmp_path):
         "accessfalse",
     ]
     assert source.collections(["jobs"], [])["jobs"].reason == "jobs were not read"
+    assert len(source.of_namespaces(["policyendpoints"], ["default"])["policyendpoints"].items) == 1
+    assert source.of_namespaces(["policyendpoints"], ["shop"])["policyendpoints"].items == ()
+    assert source.of_namespaces(["jobs"], ["shop"])["jobs"].reason == "jobs were not read"
     found = source.nodes({NODE: {}, "node-x": {}})
     assert found[NODE].document is not None
     assert found["node-x"].reason == "this node is not in the bundle"

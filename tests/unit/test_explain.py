@@ -12,6 +12,7 @@ from kubectl_netpol.diagnose.plan import Question, make_plan
 from kubectl_netpol.kernel.identity import veth_names
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.model.verdict import Layer
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.report import explain as report
 from tests.unit.builders import (
@@ -28,11 +29,11 @@ from tests.unit.builders import (
     NODE_IP,
     TCP80,
     article,
+    both_pods,
     clsact,
     endpoint,
     link,
     map_row,
-    meta,
     pe_port,
     pod,
     pod_document,
@@ -60,18 +61,6 @@ def flow(snapshot, source="accesstrue"):
 # ---- flows
 
 
-def both_pods(doc, *others):
-    """One node document that also has the veths of other, unrestricted pods."""
-    links, routes, qdiscs = list(doc["links"]), list(doc["routes"]), list(doc["qdiscs"])
-    from kubectl_netpol.kernel.identity import veth_names
-
-    for number, other in enumerate(others, 20):
-        links.append(link(veth_names("default", other["metadata"]["name"])[0], number))
-        routes.append(route(other["status"]["podIP"], number))
-        qdiscs.append(clsact(number))
-    return {**doc, "links": links, "routes": routes, "qdiscs": qdiscs}
-
-
 GOOD = both_pods(pod_document(NGINX, ingress=ACCESS_MAP), ACCESS_TRUE, pod("accessfalse", "10.0.96.116"))
 
 
@@ -89,7 +78,7 @@ def test_the_denied_flow_of_the_article_names_the_rule_and_the_label():
     )
     assert "is dropped at the ingress of nginx-f8d9c6576-8b4vf" in found.answer
     assert found.cause is Cause.SELECTOR
-    assert "access=true is wanted, it has access=false" in found.next_step
+    assert "allows pods with access=true; accessfalse has access=false" in found.next_step
     assert found.next_step.endswith("kubectl -n default edit networkpolicy access-nginx")
 
 
@@ -428,7 +417,7 @@ def test_what_was_not_compared_does_not_agree(edit):
     elif edit == "no pins":
         document["pins"] = None
     elif edit == "another filter in front":
-        other = [f | {"handle": 9, "name": "other"} for f in document["filters"]]
+        other = [f | {"handle": 9, "name": "other", "program_id": 999} for f in document["filters"]]
         document["filters"] = [*other, *document["filters"]]
     else:
         document["filters"] = [f | {"direct_action": False} for f in document["filters"]]
@@ -468,3 +457,135 @@ def test_a_further_interface_counts(filters, agrees):
     _, side = report_of(doc, INGRESS)
     assert side.agrees is agrees, side.summary
     assert ("its interface 1 is not like that: no filter handle_ingress" in side.summary) is not agrees
+
+
+# ---- from the API objects alone
+
+
+def test_api_only_answers_from_the_api_and_leaves_the_kernel_unknown():
+    found = ask(article(GOOD), source="accessfalse", port="80", api_only=True)
+    assert (found.decision.value, found.cause) == ("deny", Cause.SELECTOR)
+    assert found.answer.startswith("DROP by the API objects alone: ")
+    assert "should be dropped at the ingress of nginx" in found.answer
+    assert found.answer.endswith("Nodes were not read (--api-only).")
+    words = [verdict.word for verdict in found.legs[0].verdicts]
+    assert words == ["DENY", "DENY", "DROP", "UNKNOWN", "UNKNOWN", "UNKNOWN"]
+    assert report.as_data(found)["apiOnly"] is True
+
+
+def test_api_only_reads_no_node():
+    plan = make_plan(Question("nginx", source="accesstrue", port="80", api_only=True), "default", World(article(GOOD)))
+    assert plan.reads == {}
+
+
+def test_api_only_says_that_the_enforcing_mode_decides_where_no_policy_does():
+    found = ask(article(GOOD), source="accesstrue", port="80", api_only=True)
+    assert found.answer.startswith("ALLOW by the API objects alone: ")
+    assert "In strict enforcing mode a pod that no policy concerns is closed" in found.answer
+
+
+def test_api_only_of_a_pod_has_no_kernel_column():
+    found = ask(article(GOOD), api_only=True)
+    assert (found.decision.value, found.kernel) == ("allow", None)
+    assert "and the PolicyEndpoints say the same" in found.answer
+    text = report.as_text(found, wide=False, with_headers=True)
+    assert "POLICYENDPOINT  " in text
+    assert "KERNEL" not in text
+
+
+def test_api_only_of_a_pod_whose_policies_are_not_resolved():
+    found = ask(article(GOOD, policyendpoints=[]), api_only=True)
+    assert (found.decision.value, found.cause) == ("deny", Cause.RESOLUTION)
+    assert "access-nginx: the controller has made no PolicyEndpoint of it" in found.answer
+
+
+def test_api_only_does_not_call_what_was_not_read_fine():
+    found = ask(article(GOOD, policyendpoints=Collection(reason="forbidden")), api_only=True)
+    assert (found.decision.value, found.cause) == ("unknown", Cause.UNKNOWN)
+    found = ask(article(GOOD, policyendpoints=Collection(reason="no")), source="accesstrue", port="80", api_only=True)
+    assert found.decision.value == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("source", "should"), [("accessfalse", "be dropped at the ingress of nginx"), ("accesstrue", "pass")]
+)
+def test_a_node_that_could_not_be_read_leaves_what_the_api_says(source, should):
+    full = article(GOOD)
+    unread = Snapshot(full.collections, {NODE: NodeReading(None, "pods is forbidden")})
+    found = flow(unread, source)
+    assert found.decision.value == "unknown"
+    assert f"By the API objects alone it should {should}" in found.answer
+
+
+# ---- what else concerns a pod
+
+
+def test_a_policy_without_endpoints_is_named_even_where_it_has_no_rules():
+    """Deny-all has no rows: nothing but the comparison shows that the controller made nothing of it."""
+    free = pod_document(NGINX, states={0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}, ingress={}, egress={})
+    deny_all = policy("deny-all", types=["Ingress"])
+    found = ask(article(free, networkpolicies=[deny_all], policyendpoints=[]))
+    assert (found.decision.value, found.cause) == ("deny", Cause.RESOLUTION)
+    assert "deny-all: the controller has made no PolicyEndpoint of it" in found.answer
+    assert report.as_data(found)["policies"][0]["differences"][0]["code"] == "NO_ENDPOINT"
+
+
+def test_policies_are_compared_over_all_slices():
+    text = report.as_text(ask(article(GOOD)), wide=False, with_headers=True)
+    assert "access-nginx: 1 slice, as the controller resolves it" in text
+
+
+def test_a_pod_that_its_policy_does_not_list():
+    other = {**ACCESS_ENDPOINT, "spec": {**ACCESS_ENDPOINT["spec"], "podSelectorEndpoints": []}}
+    found = ask(article(GOOD, policyendpoints=[other]))
+    assert found.decision.value == "deny"
+    assert f"1 selected pods are not listed: default/{NGINX['metadata']['name']}" in found.answer
+
+
+def test_a_shared_pod_identifier_is_said():
+    left, right = pod("web-a", "10.0.7.1", labels={"app": "a"}), pod("web-b", "10.0.7.2", labels={"app": "b"})
+    made = policy("for-b", selects={"app": "b"}, types=["Ingress"])
+    snapshot = article(
+        pod_document(left, ingress={f"{NODE_IP}/32": [ANY]}),
+        pods=[left, right],
+        networkpolicies=[made],
+        policyendpoints=[endpoint("for-b", pods=[right])],
+    )
+    found = ask(snapshot, "web-a")
+    [note] = found.notes
+    assert "web-b" in note
+    assert f"  ! {note}" in report.as_text(found, wide=False, with_headers=True)
+
+
+def test_dns_is_judged_for_pods_whose_egress_is_restricted():
+    dns = service(
+        "kube-dns", "10.100.0.10", namespace="kube-system", selector={"k8s-app": "kube-dns"}, ports=[service_port(53)]
+    )
+    closed = policy("no-egress", selects={"app": "nginx"}, types=["Egress"])
+    resolved = [endpoint("no-egress", pods=[NGINX], isolation=["Egress"])]
+    found = ask(article(GOOD, services=[dns], networkpolicies=[closed], policyendpoints=resolved), directions=EGRESS)
+    assert found.dns[0].allowed is False
+    assert "DNS\n  " in report.as_text(found, wide=False, with_headers=True)
+    assert ask(article(GOOD, services=[dns]), directions=EGRESS).dns == ()
+    assert ask(article(GOOD, services=[dns], networkpolicies=[closed]), directions=INGRESS).dns == ()
+
+
+def test_a_rule_of_eks_is_no_fault_of_this_cluster():
+    """An except of one policy wins over what another one allows."""
+    broad = {"ipBlock": {"cidr": "10.0.0.0/16", "except": ["10.0.96.0/24"]}}
+    more = policy("more", selects={"app": "nginx"}, ingress=[{"from": [broad]}])
+    every = policy("every", selects={"app": "nginx"}, ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}])
+    resolved = [
+        endpoint("more", pods=[NGINX], ingress=[pe_entry("10.0.0.0/16", excepts=["10.0.96.0/24"])]),
+        endpoint("every", pods=[NGINX], ingress=[pe_entry("10.0.0.0/8")]),
+    ]
+    held = {"10.0.0.0/8": [ANY], "10.0.0.0/16": [ANY], "10.0.96.0/24": [(255, 0, 0)], f"{NODE_IP}/32": [ANY]}
+    doc = both_pods(pod_document(NGINX, ingress=held), ACCESS_TRUE, pod("accessfalse", "10.0.96.116"))
+    found = flow(article(doc, networkpolicies=[more, every], policyendpoints=resolved), "accessfalse")
+    assert (found.decision.value, found.cause) == ("deny", Cause.KERNEL)
+    assert found.legs[0].break_between == (Layer.ENDPOINTS, Layer.EXPECTED)
+    assert [one.code for one in found.legs[0].by_rule] == ["EXCEPT_WINS"]
+    assert found.next_step.startswith(
+        "nothing is broken: EKS does the same on every cluster (10.0.96.0/24 is an except"
+    )
+    assert "by design of the controller and agent" in report.as_text(found, wide=False, with_headers=True)

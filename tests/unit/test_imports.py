@@ -40,14 +40,14 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_only_what_it_may(room: str) -> None:
-    for path in (PACKAGE / room).glob("*.py"):
+    for path in (PACKAGE / room).rglob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("kubectl_netpol.")}
         assert rooms - {"__version__"} <= MAY_IMPORT[room], f"{room}/{path.name} imports {rooms - MAY_IMPORT[room]}"
 
 
 @pytest.mark.parametrize("room", PURE)
 def test_pure_rooms_do_no_io(room: str) -> None:
-    for path in (PACKAGE / room).glob("*.py"):
+    for path in (PACKAGE / room).rglob("*.py"):
         bad = {name.split(".")[0] for name in imports(path)} & IMPURE_MODULES
         assert not bad, f"{room}/{path.name} imports {bad}"
         calls = {n.func.id for n in ast.walk(ast.parse(path.read_text()))

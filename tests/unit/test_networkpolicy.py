@@ -259,3 +259,144 @@ def test_what_could_not_be_read_is_unknown(kind):
     verdict = np.evaluate(ends, world(**{kind: Collection(reason="forbidden")}))
     assert verdict.decision is Decision.UNKNOWN
     assert f"{kind}: forbidden" in verdict.why
+
+
+# ---- more of what peers and ports mean
+
+EGRESS = Direction.EGRESS
+
+
+def out(*rules, **more):
+    return policy("out", egress=list(rules), types=["Egress"], **more)
+
+
+EGRESS_PEERS = {
+    "selectors mean pods": ({"to": [PODS_CLIENT]}, CLIENT, True),
+    "of the own namespace": ({"to": [PODS_CLIENT]}, OTHER, False),
+    "of other namespaces": ({"to": [NS_B]}, OTHER, True),
+    "addresses by a block": ({"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}, "192.0.2.1", True),
+    "not by a selector": ({"to": [{"podSelector": {}}]}, "192.0.2.1", False),
+    "pods by a block": ({"to": [{"ipBlock": {"cidr": "10.0.1.0/24"}}]}, CLIENT, True),
+    "no valid block": ({"to": [{"ipBlock": {"cidr": "192.0.2.0/99"}}]}, "192.0.2.1", False),
+    "an except that is no block": ({"to": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["x"]}}]}, "192.0.2.1", True),
+    "everybody": ({}, "192.0.2.1", True),
+    "an empty peer means the pods of the namespace": ({"to": [{}]}, CLIENT, True),
+    "an empty peer does not mean addresses": ({"to": [None]}, "192.0.2.1", False),
+}
+
+
+@pytest.mark.parametrize(("rule", "peer", "expected"), EGRESS_PEERS.values(), ids=EGRESS_PEERS)
+def test_peers_of_egress_rules(rule, peer, expected):
+    assert allowed([out(rule)], peer, direction=EGRESS) is expected
+
+
+def test_a_named_port_means_the_first_container_that_has_it():
+    """Names are unique in one container; Services take the first as well."""
+    me = {**WEB, "spec": {"nodeName": NODE, "containers": [{"ports": [container_port(p, "http")]} for p in (81, 82)]}}
+    rule = {"ports": [{"port": "http"}]}
+    assert allowed([policy(ingress=[rule])], port=81, me=me)
+    assert not allowed([policy(ingress=[rule])], port=82, me=me)
+
+
+def test_named_ports_of_addresses_are_not_known():
+    """No pod, no name: Kubernetes leaves open what it means, and the controller drops it."""
+    rule = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": "http"}]}
+    assert not allowed([out(rule)], "192.0.2.1", direction=EGRESS)
+
+
+def test_a_pod_talks_to_itself():
+    verdict = judge([policy()], WEB["status"]["podIP"])
+    assert (verdict.decision, verdict.code) == (Decision.ALLOW, "ITSELF")
+    assert verdict.why == "default/web-1 talks to itself: that stays inside the pod, and no policy can forbid it"
+
+
+TEXTS = {
+    "everybody": (None, "anybody"),
+    "all pods": ({"podSelector": {}}, "all pods"),
+    "pods": ({"podSelector": match(app="web", tier="fe")}, "pods app=web,tier=fe"),
+    "all pods of namespaces": ({"namespaceSelector": match(team="b")}, "all pods in namespaces team=b"),
+    "everywhere": ({"namespaceSelector": {}}, "all pods in all namespaces"),
+    "both": (BOTH, "pods app=client in namespaces team=b"),
+    "block": ({"ipBlock": {"cidr": "10.0.0.0/8"}}, "10.0.0.0/8"),
+    "block with excepts": (
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "10.2.0.0/16"]}},
+        "10.0.0.0/8 except 10.1.0.0/16, 10.2.0.0/16",
+    ),
+    "domains": ({"domainNames": ["example.com", "*.a.b"]}, "domains example.com, *.a.b"),
+}
+
+
+@pytest.mark.parametrize(("peer", "text"), TEXTS.values(), ids=TEXTS)
+def test_peers_in_words(peer, text):
+    assert np.peer_text(peer) == text
+
+
+def test_rules_know_where_they_stand():
+    made = policy("p", ingress=[{}, None, {"from": [PODS_CLIENT, None], "ports": [{"port": 80}]}])
+    found = list(np.rule_peers(made, Direction.INGRESS))
+    assert [(rule.path, rule.peer, rule.ports) for rule in found] == [
+        ("spec.ingress[0]", None, ()),
+        ("spec.ingress[1]", None, ()),
+        ("spec.ingress[2].from[0]", PODS_CLIENT, ({"port": 80},)),
+        ("spec.ingress[2].from[1]", {}, ({"port": 80},)),
+    ]
+    assert found[2].label == "p spec.ingress[2].from[0]"
+    kind = {**made, "kind": "ApplicationNetworkPolicy"}
+    assert next(np.rule_peers(kind, Direction.INGRESS)).label == "ApplicationNetworkPolicy p spec.ingress[0]"
+
+
+# ---- ApplicationNetworkPolicies, as their authors mean them
+
+DOMAIN = {"to": [{"domainNames": ["example.com"]}]}
+
+
+def test_application_policies_isolate_and_allow_as_network_policies_do():
+    made = [policy("app", selects={"app": "web"}, ingress=[from_(PODS_CLIENT)])]
+    assert judge([], applicationnetworkpolicies=made).code == "RULE_ALLOWS"
+    denied = judge([], OTHER, applicationnetworkpolicies=made)
+    assert denied.why == "ApplicationNetworkPolicy app isolates default/web-1 for ingress: no rule allows it"
+    assert judge([policy("np")], applicationnetworkpolicies=made).code == "RULE_ALLOWS"
+    both = judge([policy("np")], OTHER, applicationnetworkpolicies=made)
+    assert both.why == "ApplicationNetworkPolicy app, np isolate default/web-1 for ingress: no rule allows it"
+    assert judge([], applicationnetworkpolicies=[policy("app", namespace="team-b")]).code == "NOT_ISOLATED"
+
+
+DOMAINS = {
+    "an address that nothing has": ([DOMAIN], "192.0.2.1", 80, "DOMAIN_NAME"),
+    "another port": ([{**DOMAIN, "ports": [{"port": 443}]}], "192.0.2.1", 80, "NO_RULE"),
+    "a pod is none": ([DOMAIN], CLIENT, 80, "NO_RULE"),
+    "a node is none": ([DOMAIN], "10.0.0.2", 80, "NO_RULE"),
+    "another rule allows it": (
+        [DOMAIN, {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}],
+        "192.0.2.1",
+        80,
+        "RULE_ALLOWS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "peer", "port", "code"), DOMAINS.values(), ids=DOMAINS)
+def test_rules_for_domain_names(rules, peer, port, code):
+    made = policy("app", egress=rules, types=["Egress"])
+    nodes = [node(NODE), node("node-b", "10.0.0.2")]
+    verdict = judge([], peer, port, direction=EGRESS, applicationnetworkpolicies=[made], nodes=nodes)
+    assert verdict.code == code
+    assert (verdict.decision is Decision.UNKNOWN) is (code == "DOMAIN_NAME")
+
+
+def test_domain_names_say_what_is_not_known():
+    made = policy("app", egress=[DOMAIN, {"to": [PODS_CLIENT]}], types=["Egress"])
+    verdict = judge([], "192.0.2.1", direction=EGRESS, applicationnetworkpolicies=[made])
+    assert verdict.why == (
+        "ApplicationNetworkPolicy app spec.egress[0].to[0] allows domains example.com: whether 192.0.2.1 is an address "
+        "of it is not known here"
+    )
+    assert len(verdict.evidence) == 2
+    denied = judge([], CLIENT, direction=EGRESS, applicationnetworkpolicies=[policy("app", egress=[DOMAIN])])
+    assert denied.evidence[0].endswith("allows domains example.com; domain names do not mean pod default/client")
+
+
+def test_application_policies_that_could_not_be_read_are_unknown():
+    verdict = judge([policy()], applicationnetworkpolicies=Collection(reason="forbidden"))
+    assert (verdict.decision, verdict.why) == (Decision.UNKNOWN, "not read: applicationnetworkpolicies: forbidden")
+    assert judge([policy()], applicationnetworkpolicies=Collection(absent=True)).code == "NO_RULE"

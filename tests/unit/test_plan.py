@@ -169,3 +169,25 @@ def test_the_readers_request():
     assert asked["identifiers"] == list(identifiers("default", "web-1"))
     assert (request["all"], request["conntrack"]) == (False, "pods")
     assert plan.reader_request([], everything=True)["conntrack"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (plan.Question("web-1"), ("default",)),
+        (plan.Question("shop/web-1"), ("shop",)),
+        (plan.Question("web-1", source="shop/pod/x"), ("default", "shop")),
+        (plan.Question("shop/web-1", destination="svc/web"), ("shop",)),
+        (plan.Question("web-1", destination="10.0.1.9"), ("default",)),
+        (plan.Question("web-1", source="node/x"), ("default",)),
+    ],
+)
+def test_namespaces_that_the_words_of_a_question_name(question, expected):
+    assert plan.namespaces_of(question, "default") == expected
+
+
+def test_an_address_is_judged_in_the_namespace_of_its_pod():
+    far = pod("far", "10.0.3.1", namespace="shop", ports=[container_port(80)])
+    question = plan.Question("client", destination="10.0.3.1", port="80")
+    found = plan.make_plan(question, "default", world(pods=[CLIENT, far]))
+    assert plan.judged_namespaces(found) == ("default", "shop")

@@ -45,8 +45,8 @@ def _of_block(case: Case, rule: RulePeer, block: Json, network: Network) -> Iter
     yield from _service(case, rule, network)
     yield from _pods(case, rule, network)
     yield from _one_address(case, rule, network)
-    yield from _typo(case, rule, network)
     yield from _edge(case, rule, network)
+    yield from _typo(case, rule, network)
 
 
 def _mended(rule: RulePeer, network: Network) -> Json:
@@ -91,7 +91,7 @@ def _begins(wider: Network, network: Network) -> bool:
 
 
 def _typo(case: Case, rule: RulePeer, network: Network) -> Iterator[Candidate]:
-    if network.prefixlen in (0, network.max_prefixlen):
+    if network.num_addresses < SMALL or not network.prefixlen:
         return
     own = ip_network(f"{case.judged.peer}/{network.prefixlen}", strict=False)
     if not typos.one_edit(str(own.network_address), str(network.network_address)):
@@ -164,7 +164,7 @@ def _service(case: Case, rule: RulePeer, network: Network) -> Iterator[Candidate
     if service is None or namespace_of(service) != namespace_of(other) or not fronts(service, other):
         return
     text = (
-        f"{case.where(rule)} allows {network.network_address}, the ClusterIP of service {ref(service)}: connections never "
-        f"come from a ClusterIP, but from the pod's own address, here {case.judged.peer} of {case.called(other)}"
+        f"{case.where(rule)} allows {network.network_address}, the ClusterIP of service {ref(service)}: connections "
+        f"never come from a ClusterIP, but from the pod's own address, here {case.judged.peer} of {case.called(other)}"
     )
     yield candidate("BLOCK_OF_SERVICE", 0, text, with_peer(rule, _selecting(other)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from kubectl_netpol.model.flow import Direction, host_network, protocol_name
@@ -106,8 +107,8 @@ class Case:
 
     def where(self, rule: RulePeer) -> str:
         """`access-nginx`, with the path where the policy has more than this one peer in this direction."""
-        several = sum(1 for _ in np.rule_peers(rule.policy, rule.direction)) > 1
-        return rule.label if several else label_of(rule.policy)
+        first_two = list(islice(np.rule_peers(rule.policy, rule.direction), 2))
+        return rule.label if len(first_two) > 1 else label_of(rule.policy)
 
     def called(self, obj: Json) -> str:
         """A pod by its bare name in the namespace of the judged one, else `namespace/name`."""

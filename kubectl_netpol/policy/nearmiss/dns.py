@@ -10,7 +10,7 @@ from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Address, Direction, Flow
 from kubectl_netpol.model.verdict import Decision, Verdict
 from kubectl_netpol.policy import endpoints, targets, tiers
 from kubectl_netpol.policy.nearmiss.case import service_entries
-from kubectl_netpol.policy.nearmiss.places import NODE_LOCAL_DNS
+from kubectl_netpol.policy.nearmiss.places import NODE_LOCAL_DNS, has_node_local_dns
 from kubectl_netpol.policy.nearmiss.record import printable
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.nodes import AUTO_MODE
@@ -18,7 +18,6 @@ from kubectl_netpol.policy.nodes import kind_of as node_kind
 from kubectl_netpol.policy.world import (
     World,
     cluster_ips,
-    finished,
     labels_of,
     name_of,
     namespace_of,
@@ -58,13 +57,14 @@ class _Place:
 
 def dns_of(pod: Json, world: World) -> tuple[DnsAnswer, ...]:
     """Each place that answers DNS in this cluster, as far as the pod has an address of the same family."""
+    unread = world.unread("services")
+    if unread:
+        return (DnsAnswer("where pods ask DNS is not known", "", None, printable(f"not read: {unread}")),)
     return tuple(answer for place in _places(pod, world) if (answer := _answer(pod, place, world)))
 
 
-def is_dns(service: Json) -> bool:
-    """The Service that pods have in their resolv.conf."""
-    if namespace_of(service) != SYSTEM:
-        return False
+def _is_dns(service: Json) -> bool:
+    """Whether this Service of kube-system is the one that pods have in their resolv.conf."""
     labels = labels_of(service)
     known = labels.get("k8s-app") == "kube-dns" or labels.get("kubernetes.io/name") == "CoreDNS"
     return known or name_of(service) == "kube-dns"
@@ -72,7 +72,7 @@ def is_dns(service: Json) -> bool:
 
 def _places(pod: Json, world: World) -> Iterator[_Place]:
     on_node = _on_the_node(pod, world)
-    for service in filter(is_dns, world.services_of.get(SYSTEM, ())):
+    for service in filter(_is_dns, world.services_of.get(SYSTEM, ())):
         pods = targets.service_pods(service, world)
         node = ", where the node itself answers (EKS Auto Mode)" if on_node and not pods else ""
         for address in cluster_ips(service):
@@ -81,23 +81,13 @@ def _places(pod: Json, world: World) -> Iterator[_Place]:
             for address in pod_ips(backend)[:1]:
                 text = f"pod {name_of(backend)} behind {name_of(service)} answers at {address}"
                 yield _Place(text, address, backend)
-    if NODE_LOCAL_DNS is not None and _has_node_local(world):
+    if NODE_LOCAL_DNS is not None and has_node_local_dns(world):
         yield _Place(f"NodeLocal DNSCache answers at {NODE_LOCAL_DNS}", NODE_LOCAL_DNS)
 
 
 def _on_the_node(pod: Json, world: World) -> bool:
     node = world.nodes.get(node_of(pod))
     return node is not None and node_kind(node) is AUTO_MODE
-
-
-def _has_node_local(world: World) -> bool:
-    found = world.pods_matching(SYSTEM, {"matchLabels": {"k8s-app": "node-local-dns"}})
-    return any(_of_daemonset(pod) and not finished(pod) for pod in found)
-
-
-def _of_daemonset(pod: Json) -> bool:
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return any(str(owner.get("kind")) == "DaemonSet" for owner in owners)
 
 
 def _answer(pod: Json, place: _Place, world: World) -> DnsAnswer | None:
@@ -109,7 +99,7 @@ def _answer(pod: Json, place: _Place, world: World) -> DnsAnswer | None:
         flow = Flow(own, place.address, PROTOCOL_NUMBERS[protocol], PORT)
         verdict = _verdict(Ends(pod, Direction.EGRESS, flow, place.pod), place, world)
         found.append(verdict)
-        words.append((port_text(flow.protocol, PORT), _WORDS[verdict.decision]))
+        words.append((port_text(flow.protocol, PORT), _WORDS.get(verdict.decision, "not known")))
     wrong = next((v for v in found if v.decision is Decision.DENY), None)
     wrong = wrong or next((v for v in found if v.decision is not Decision.ALLOW), None)
     allowed = {None: True, Decision.DENY: False}.get(wrong.decision if wrong else None)
@@ -131,7 +121,7 @@ def _said(words: Iterable[tuple[str, str]]) -> str:
 def _verdict(ends: Ends, place: _Place, world: World) -> Verdict:
     """The PolicyEndpoints' word where they are read: it is nearer to what packets meet. Else that of the YAML."""
     intent = _intent(ends, place, world)
-    if not world.snapshot.get("policyendpoints").known or world.unread("clusterpolicyendpoints"):
+    if world.unread("policyendpoints", "clusterpolicyendpoints"):
         return intent
     resolved = endpoints.evaluate(ends, world)
     return intent if resolved.decision is intent.decision else resolved
@@ -158,7 +148,7 @@ def _behind(ends: Ends, service: Json, world: World) -> list[Ends]:
 
 
 def _stand_in(service: Json, protocol: str) -> Json:
-    """A pod as the Service would select it: on EKS Auto Mode there is none, and the rules for one bring the ClusterIP."""
+    """A pod as the Service would select it: EKS Auto Mode has none, and rules for such pods bring the ClusterIP."""
     ports = [
         {"name": str(entry.get("targetPort")), "containerPort": PORT, "protocol": protocol}
         for entry in service_entries(service, protocol)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_netpol.model.verdict import Decision
-from kubectl_netpol.policy.nearmiss import blocks, labels, places, policies, ports, services
+from kubectl_netpol.policy.nearmiss import blocks, labels, places, policies, ports, services, subjects
 from kubectl_netpol.policy.nearmiss.case import Case
 from kubectl_netpol.policy.nearmiss.record import Candidate, NearMiss
 from kubectl_netpol.policy.nearmiss.trial import Trial
@@ -51,3 +51,4 @@ def candidates(case: Case) -> Iterator[Candidate]:
     yield from blocks.candidates(case)
     yield from places.candidates(case)
     yield from policies.candidates(case)
+    yield from subjects.candidates(case)

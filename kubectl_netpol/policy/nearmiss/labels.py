@@ -99,8 +99,9 @@ def _of_namespace(case: Case, rule: RulePeer, other: Json, selector: Json) -> It
     if space not in case.world.namespaces:
         return
     labels = case.world.namespaces[space]
-    named = _by_name(selector, space, labels)
-    found = named or difference(selector, labels)
+    found = _by_name(selector, space, labels) or difference(selector, labels)
+    if found is not None and found.kind == TYPO and _names_another(selector, case):
+        found = Difference(VALUE, 2, f"has {NAME_LABEL}={space}", found.mended)
     if found is None:
         return
     text = f"{case.where(rule)} allows {_namespaces(selector)}; namespace {space} {found.has}"
@@ -112,6 +113,11 @@ def _of_namespace(case: Case, rule: RulePeer, other: Json, selector: Json) -> It
         mended = {**(rule.peer or {}), "namespaceSelector": {"matchLabels": {NAME_LABEL: space}}}
         proof = with_peer(rule, mended)
     yield candidate(code, found.closeness, text, proof)
+
+
+def _names_another(selector: Json, case: Case) -> bool:
+    """Whether the name that is wanted is not mistyped: there is a namespace of that name."""
+    return str((selector.get("matchLabels") or {}).get(NAME_LABEL)) in case.world.namespaces
 
 
 def _by_name(selector: Json, space: str, labels: Labels) -> Difference | None:
@@ -136,8 +142,8 @@ def _one_peer(case: Case, rule: RulePeer, other: Json, closeness: int) -> Iterat
     if not pods or selectors.text(pods) == "<all>" or not namespaces:
         return
     text = (
-        f"{case.where(rule)} has podSelector and namespaceSelector in one list item, so it means {_pods(peer)} that are "
-        f"in {_namespaces(namespaces)}; as two items, either of which is enough, it would also allow {ref(other)}"
+        f"{case.where(rule)} has podSelector and namespaceSelector in one list item, so it means {_pods(peer)} that "
+        f"are in {_namespaces(namespaces)}; as two items, either of which is enough, it would also allow {ref(other)}"
     )
     proof = with_peer(rule, {"podSelector": pods}, {"namespaceSelector": namespaces})
     yield candidate("ONE_PEER", closeness, text, proof)

@@ -11,6 +11,7 @@ from kubectl_netpol.policy.nearmiss.case import Case, block_of, leads_to, with_p
 from kubectl_netpol.policy.nearmiss.record import Candidate, Proof, candidate
 from kubectl_netpol.policy.networkpolicy import RulePeer
 from kubectl_netpol.policy.world import (
+    World,
     finished,
     labels_of,
     name_of,
@@ -36,7 +37,7 @@ def candidates(case: Case) -> Iterator[Candidate]:
         return
     if case.other is not None and not on_host_network(case.other):
         return
-    if address == NODE_LOCAL_DNS:
+    if address == NODE_LOCAL_DNS and has_node_local_dns(world):
         yield from _node_local(case)
     elif address in world.service_by_ip:
         yield from _service(case, world.service_by_ip[address])
@@ -44,6 +45,17 @@ def candidates(case: Case) -> Iterator[Candidate]:
         yield from _node(case, world.node_by_ip[address])
     else:
         yield from _outside(case)
+
+
+def has_node_local_dns(world: World) -> bool:
+    """Whether the pods of NodeLocal DNSCache are there."""
+    found = world.pods_matching("kube-system", {"matchLabels": {"k8s-app": "node-local-dns"}})
+    return any(_of_daemonset(pod) and not finished(pod) for pod in found)
+
+
+def _of_daemonset(pod: Json) -> bool:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return any(str(owner.get("kind")) == "DaemonSet" for owner in owners)
 
 
 def gone(case: Case) -> Iterator[Candidate]:
@@ -84,8 +96,8 @@ def _outside(case: Case) -> Iterator[Candidate]:
     if rule is None:
         return
     text = (
-        f"{case.where(rule)} allows {np.peer_text(rule.peer)}; {case.judged.peer} is no pod of this cluster, and selectors "
-        "mean pods only: an address outside or of a load balancer needs an ipBlock"
+        f"{case.where(rule)} allows {np.peer_text(rule.peer)}; {case.judged.peer} is no pod of this cluster, and "
+        "selectors mean pods only: an address outside or of a load balancer needs an ipBlock"
     )
     yield candidate("SELECTOR_OUTSIDE", 3 - _width(rule), text, with_peer(rule, block_of(case.judged)))
 
@@ -122,14 +134,15 @@ def _node(case: Case, node: Json) -> Iterator[Candidate]:
         yield from _masquerade(case, node)
     address, name = case.judged.peer, name_of(node)
     own = case.world.own_node_address(case.pod, address.version)
-    if name == node_of(case.pod):
-        text = (
-            f"{address} is an address of the own node {name} of {case.called(case.pod)}, but only {own} always passes"
-        )
+    pod = case.called(case.pod)
+    if own is None:
+        text = f"{address} is node {name}: no selector means a node, an ipBlock does"
+    elif name == node_of(case.pod):
+        text = f"{address} is an address of {name}, the own node of {pod}, but only its address {own} always passes"
     elif case.incoming:
         text = (
-            f"{address} is node {name}; only {own}, the own node {node_of(case.pod)} of {case.called(case.pod)}, always "
-            "passes, and the kubelet's probes come from there: no selector means a node, an ipBlock does"
+            f"{address} is node {name}; only {own}, the own node {node_of(case.pod)} of {pod}, always passes, and the "
+            "kubelet's probes come from there: no selector means another node, an ipBlock does"
         )
     else:
         text = f"{address} is node {name}: no selector means a node or what runs on its host network, an ipBlock does"
@@ -146,9 +159,9 @@ def _host_pod(case: Case, node: Json) -> Iterator[Candidate]:
         rule = next((rule for rule in rules if _labels_fit(rule, pod, case)), None)
         if rule is not None:
             text = (
-                f"{case.where(rule)} allows {np.peer_text(rule.peer)}, as {ref(pod)} is labelled, but that pod is on the "
-                f"host network of {name_of(node)}: {case.judged.peer} is the node's address, which an ipBlock means and "
-                "no selector"
+                f"{case.where(rule)} allows {np.peer_text(rule.peer)}, as {ref(pod)} is labelled, but that pod is on "
+                f"the host network of {name_of(node)}: {case.judged.peer} is the node's address, which an ipBlock "
+                "means and no selector"
             )
             yield candidate("HOST_NETWORK_PEER", 0, text, with_peer(rule, block_of(case.judged)))
             return
@@ -169,9 +182,9 @@ def _masquerade(case: Case, node: Json) -> Iterator[Candidate]:
         if not any(inside == case.judged.flow.port for _, inside in leads_to(service, case.protocol, case.pod)):
             continue
         text = (
-            f"service {ref(service)} is a {kind} with externalTrafficPolicy {policy}: connections that reach it through "
-            f"node {name_of(node)} come from that node's address {case.judged.peer}; allow the nodes by an ipBlock, or "
-            "use externalTrafficPolicy: Local"
+            f"service {ref(service)} is a {kind} with externalTrafficPolicy {policy}: connections that reach it "
+            f"through node {name_of(node)} come from that node's address {case.judged.peer}; allow the nodes by an "
+            "ipBlock, or use externalTrafficPolicy: Local"
         )
         yield candidate("NODE_MASQUERADE", 1, text, _block_allows(case))
         return

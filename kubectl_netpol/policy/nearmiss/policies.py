@@ -39,8 +39,8 @@ def _not_listed(case: Case, policy: Json) -> Iterator[Candidate]:
     for rule in np.rule_peers(policy, case.direction):
         if np.rule_admits(rule, case.judged) and np.peer_matches(rule, case.judged, case.world):
             text = (
-                f"{label_of(policy)} {rule.path} would allow this, but the policyTypes of {label_of(policy)} do not list "
-                f"{_kind(case.direction)}: Kubernetes ignores its {case.direction} rules"
+                f"{label_of(policy)} {rule.path} would allow this, but its policyTypes do not list "
+                f"{_kind(case.direction)}, so Kubernetes ignores its {case.direction} rules"
             )
             listed = with_spec(policy, policyTypes=[*kinds, _kind(case.direction)])
             yield candidate("DIRECTION_NOT_LISTED", 0, text, Proof((listed,)))
@@ -54,10 +54,7 @@ def _without_rules(case: Case, policy: Json) -> Iterator[Candidate]:
     if spec.get(other) or len(case.policies) > 1:
         return
     rest = [_kind(direction) for direction in np.directions(policy) if direction is not case.direction]
-    if spec.get("policyTypes"):
-        lists = f"lists {own} in policyTypes"
-    else:
-        lists = f"has no policyTypes, which includes {own}"
+    lists = f"lists {own} in policyTypes" if spec.get("policyTypes") else f"has no policyTypes, which means {own},"
     text = f"{label_of(policy)} {lists} and has no {other} rule, so {case.called(case.pod)} is closed for {other}"
     beside = any(spec.get(direction.value) for direction in Direction)
     gone = Change(collection_of(policy), policy, gone=True)
@@ -71,8 +68,8 @@ def _several(case: Case) -> Iterator[Candidate]:
     names = sorted({label_of(policy) for policy in case.policies})
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     text = (
-        f"{shown} isolate {case.called(case.pod)} for {case.direction} together: none of them denies this flow, none allows "
-        "it, and without any one of them it would still be denied"
+        f"{shown} isolate {case.called(case.pod)} for {case.direction} together: none of them allows this flow, and "
+        "without any one of them it would still be denied"
     )
     without = (Change(collection_of(policy), policy, gone=True) for policy in case.policies)
     yield candidate("SEVERAL_POLICIES", 9, text, *(Proof((change,), Decision.DENY) for change in without))
@@ -93,8 +90,8 @@ def of_tiers(case: Case) -> Iterator[Candidate]:
         yield from _later(case)
     elif case.intent.code == "BASELINE_DENY":
         text = (
-            f"{case.intent.why}, because no NetworkPolicy isolates {case.called(case.pod)} for {case.direction}: one that allows "
-            "this flow would decide first"
+            f"{case.intent.why}, because no NetworkPolicy isolates {case.called(case.pod)} for {case.direction}: one "
+            "that allows this flow would decide first"
         )
         yield candidate("BASELINE_DENY", 0, text, Proof((allowing,)))
 
@@ -108,19 +105,23 @@ def _allow_all(case: Case) -> Change:
 def _later(case: Case) -> Iterator[Candidate]:
     """A rule of the Admin tier that would let the flow pass, if its policy came first."""
     selecting = [p for p in case.world.cluster_policies_selecting(case.pod) if tier_of(p) == ADMIN]
-    denying = [rule for policy in selecting for rule in _fitting(case, policy) if rule.action == "Deny"]
-    lowest = min((priority_of(rule.policy) for rule in denying), default=0)
-    for policy in selecting:
-        first = next(_fitting(case, policy), None)
-        if first is None or first.action not in ("Accept", "Pass") or lowest == 0 or priority_of(policy) < lowest:
+    firsts = [rule for policy in selecting if (rule := next(_fitting(case, policy), None)) is not None]
+    blocking = min((rule for rule in firsts if rule.action == "Deny"), key=_priority, default=None)
+    lowest = 0 if blocking is None else _priority(blocking)
+    for rule in firsts:
+        if blocking is None or not lowest or rule.action not in ("Accept", "Pass") or _priority(rule) < lowest:
             continue
-        blocking = next(rule for rule in denying if priority_of(rule.policy) == lowest)
-        does = "accepts this flow" if first.action == "Accept" else "passes this flow on"
-        text = (
-            f"{first.text} {does}, but {name_of(blocking.policy)} (priority {lowest}) is asked first: lower numbers win"
-        )
-        proof = Proof((with_spec(policy, priority=lowest - 1),))
+        does = "accepts this flow" if rule.action == "Accept" else "passes this flow on"
+        other = name_of(blocking.policy)
+        first = f"{other} (priority {lowest}) is asked first: lower numbers win"
+        tied = f"{other} denies it with the same priority: Deny wins"
+        text = f"{rule.text} {does}, but {tied if _priority(rule) == lowest else first}"
+        proof = Proof((with_spec(rule.policy, priority=lowest - 1),))
         yield candidate("ADMIN_ORDER", 1, text, proof)
+
+
+def _priority(rule: ClusterRule) -> int:
+    return priority_of(rule.policy)
 
 
 def _fitting(case: Case, policy: Json) -> Iterator[ClusterRule]:

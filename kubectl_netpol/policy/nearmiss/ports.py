@@ -46,7 +46,7 @@ def _without_ports(case: Case, rule: RulePeer) -> Iterator[Candidate]:
     name = case.protocol
     if name not in ("ICMP", "ICMPV6"):
         return
-    text = f"{case.where(rule)} allows {_allowed(rule, case)} only; {name} has no port: only a rule without ports allows it"
+    text = f"{case.where(rule)} allows {_allowed(rule, case)} only; {name} has no port, and needs a rule without ports"
     yield candidate("ICMP", 0, text, with_ports(rule))
 
 
@@ -68,7 +68,9 @@ def _protocol(case: Case, rule: RulePeer, port: Json) -> Iterator[Candidate]:
     default = " (a port without a protocol means TCP)" if written == "TCP" else ""
     dns = "; DNS asks over UDP first" if flow.port == DNS_PORT and case.protocol == "UDP" else ""
     text = f"{case.where(rule)} allows {port_lists.text(own)}{default}, not {flow.port_text}{dns}"
-    yield candidate("PROTOCOL", 0, text, with_ports(rule, {**port, "protocol": case.protocol}))
+    yield candidate(
+        "PROTOCOL", 0 if port.get("port") else 2, text, with_ports(rule, {**port, "protocol": case.protocol})
+    )
 
 
 def _other_port(case: Case, rule: RulePeer) -> Iterator[Candidate]:
@@ -109,8 +111,8 @@ def _asked_service_port(case: Case, rule: RulePeer) -> Iterator[Candidate]:
             real = replace(flow, port=inside)
             if outside == flow.port and inside != outside and port_lists.admits(ports, real):
                 text = (
-                    f"{case.where(rule)} allows {real.port_text}, the port of {case.called(receiver)}; {flow.port_text} is "
-                    f"the port of service {ref(service)}, which leads there, and not a port of the pod"
+                    f"{case.where(rule)} allows {real.port_text}, the port of {case.called(receiver)}; "
+                    f"{flow.port_text} is the port of service {ref(service)}, which leads there, and not the pod's own"
                 )
                 yield candidate("ASKED_SERVICE_PORT", 0, text, Proof(flow=real))
 
@@ -149,8 +151,8 @@ def _undeclared(case: Case, rule: RulePeer, port: Json, receiver: Json) -> Itera
     allows = f"{case.where(rule)} allows the port named {name}"
     for one in container_ports(receiver):
         other = one.get("name")
-        if other and (like := typos.likeness(name, other)):
-            declared = Port(str(one.get("protocol") or "TCP"), int(one["containerPort"]))
+        declared = Port(str(one.get("protocol") or "TCP"), int(one["containerPort"]))
+        if other and declared.admits(case.judged.flow) and (like := typos.likeness(name, other)):
             text = f"{allows}; {called} declares {declared.text} as {other}, {like}"
             mended = {"protocol": declared.protocol, "port": other}
             yield candidate("NAMED_PORT_TYPO", 0, text, with_ports(rule, mended))

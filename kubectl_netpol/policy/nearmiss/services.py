@@ -48,8 +48,8 @@ def _not_added(case: Case, rule: RulePeer, service: Json) -> Iterator[Candidate]
     wanted = rule.peer.get("podSelector") or {}
     if rule.peer.get("ipBlock"):
         text = (
-            f"{where} allows {np.peer_text(rule.peer)}, which holds the pods behind {name} but not its ClusterIP {address}, "
-            f"and egress is judged on the ClusterIP{only}"
+            f"{where} allows {np.peer_text(rule.peer)}, which holds the pods behind {name} but not its ClusterIP "
+            f"{address}, and egress is judged on the ClusterIP{only}"
         )
         block = {"ipBlock": {"cidr": str(address)}}
         added = with_rule(rule.policy, rule.direction, (block,), ())
@@ -57,8 +57,8 @@ def _not_added(case: Case, rule: RulePeer, service: Json) -> Iterator[Candidate]
     elif not selectors.matches(wanted, own):
         selects = selectors.text({"matchLabels": own})
         text = (
-            f"{name} selects {selects}, which does not satisfy {selectors.text(wanted)} of {where}: its ClusterIP {address} is "
-            f"not allowed with the pods{only}"
+            f"{name} selects {selects}, which does not satisfy {selectors.text(wanted)} of {where}: its ClusterIP "
+            f"{address} is not allowed with the pods{only}"
         )
         labels = dict(labels_of(passing[0].peer_pod or {"metadata": {}}))
         mended = Change("services", {**service, "spec": {**(service.get("spec") or {}), "selector": labels}})
@@ -123,8 +123,8 @@ def _by_service(case: Case, service: Json, address: Address, port: int) -> Itera
     receiver = case.judged.receiver or {"metadata": {}}
     text = (
         f"{case.where(rule)} allows {address}, the ClusterIP of service {ref(service)}, on {flow.port_text}, and not "
-        f"{case.called(receiver)} itself ({case.judged.peer} on {case.judged.flow.port_text}): this works only through the "
-        "ClusterIP"
+        f"{case.called(receiver)} itself ({case.judged.peer} on {case.judged.flow.port_text}): this works only through "
+        "the ClusterIP"
     )
     yield candidate("CLUSTER_IP_ONLY", 1, text, Proof(decision=Decision.DENY), Proof(layer=Layer.ENDPOINTS, flow=flow))
 

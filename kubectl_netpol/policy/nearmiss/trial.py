@@ -79,7 +79,7 @@ def _involved(case: Case) -> dict[str, dict[Key, Json]]:
     world = case.world
     services = _services(case)
     pods = [case.pod, *(ends.peer_pod for ends in (case.ends, *case.backends) if ends.peer_pod is not None)]
-    pods += [pod for service in services for pod in controller.backing_pods(service, world)]
+    pods += [pod for service in services for pod in _backing(service, world)]
     spaces = {namespace_of(obj) for obj in (*pods, *services)}
     found: dict[str, list[Json]] = {
         "pods": pods,
@@ -93,6 +93,11 @@ def _involved(case: Case) -> dict[str, dict[Key, Json]]:
     for policy in case.selecting:
         found[collection_of(policy)].append(policy)
     return {kind: {_key(obj): obj for obj in objects} for kind, objects in found.items()}
+
+
+def _backing(service: Json, world: World) -> tuple[Json, ...]:
+    """Not those of a Service without a selector: nothing is said about its ports."""
+    return controller.backing_pods(service, world) if (service.get("spec") or {}).get("selector") else ()
 
 
 def _services(case: Case) -> list[Json]:

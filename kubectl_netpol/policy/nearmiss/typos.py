@@ -29,12 +29,21 @@ def is_typo(left: str, right: str) -> bool:
     """One edit apart, and not two names on purpose: numbered names and very short words are."""
     if not one_edit(left, right):
         return False
+    left, right = _differing_parts(left, right)
     head = _same_head(left, right)
     if any(text[head : head + 1].isdigit() for text in (left, right)):
         return False
     longest, swapped = max(len(left), len(right)), sorted(left) == sorted(right)
     other = len(left) == len(right) and not swapped
     return longest >= (SHORTEST_OTHER if other else SHORTEST)
+
+
+def _differing_parts(left: str, right: str) -> tuple[str, str]:
+    """`team-a` and `team-b` differ in a word of one letter."""
+    parts = [re.split(r"[-_./]", text) for text in (left, right)]
+    if len(parts[0]) != len(parts[1]):
+        return left, right
+    return next(((a, b) for a, b in zip(*parts, strict=True) if a != b), (left, right))
 
 
 _INVISIBLE = re.compile(r"[\s\u00a0\u00ad\u200b-\u200f\u2028-\u202f\u2060\ufeff]+")

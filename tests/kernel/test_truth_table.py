@@ -1,0 +1,90 @@
+"""Random policies and pods, programmed by the models, and real connections between all pairs of pods on all ports.
+
+NETPOL_TRUTH_SEEDS is the number of clusters for each generation and family; NETPOL_SEED repeats a run from a seed on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_netpol.kernel import encode
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.policy import endpoints
+from kubectl_netpol.policy.world import on_host_network, ref
+from tests.kernel.modelled_lab import NETWORKS, Model, Scene
+from tests.kernel.truth_table import Table
+from tests.lab.agent import GENERATIONS, cp_entries, np_direction
+from tests.lab.require import require_lab
+from tests.random_cluster import random_cluster
+
+CLUSTERS = int(os.environ.get("NETPOL_TRUTH_SEEDS") or 4)
+ASKED = 40
+"""Cells of a cluster about which the whole product is asked."""
+UNDER_TEST = [(generation, family) for generation in ("1.2.7", "1.3.5", "1.4.1", "1.4.2") for family in (4, 6)]
+
+
+@pytest.fixture(scope="module")
+def seed() -> int:
+    """Another one each time; NETPOL_SEED repeats a run."""
+    return int(os.environ.get("NETPOL_SEED") or secrets.randbits(32))
+
+
+def _tables(generation: str, family: int, first: int) -> Iterator[tuple[int, Table]]:
+    """A filled table of each cluster, with its seed."""
+    for seed in range(first, first + CLUSTERS):
+        choose = random.Random(seed)
+        tiers = GENERATIONS[generation].has_cluster_policy
+        model = Model(random_cluster(choose, family=family, network=NETWORKS[family], tiers=tiers))
+        with Scene(model, generation, family, choose) as scene:
+            table = Table(scene)
+            table.fill()
+            yield seed, table
+
+
+@pytest.mark.parametrize(("generation", "family"), UNDER_TEST, ids=[f"{g}-v{f}" for g, f in UNDER_TEST])
+def test_predictions_and_packets_are_equal(generation: str, family: int, seed: int) -> None:
+    require_lab()
+    counted: Counter[str] = Counter()
+    for own, table in _tables(generation, family, seed):
+        again = f"NETPOL_SEED={own} NETPOL_TRUTH_SEEDS=1, agent {generation}, IPv{family}"
+        print(again)
+        assert not table.mismatches(), f"{again}\n{table.text()}"
+        assert not list(table.unexplained()), f"{again}: INTENT differs and nothing says why"
+        askable = [cell for cell in table.cells if table.can_be_asked(cell)]
+        sample = random.Random(own).sample(askable, min(ASKED, len(askable)))
+        assert not list(table.disputed(sample)), f"{again}: the whole product says otherwise than the packets"
+        assert not list(table.miscounted()), f"{again}: tc and the programs count other drops"
+        counted += table.counted
+    print(dict(counted))
+    # A generator that only ever makes one kind of answer would prove nothing, nor would a model that leaves much open.
+    assert min(counted["pass"], counted["egress"] + counted["ingress"]) > counted["cells"] / 100, counted
+    assert counted["open"] < counted["cells"] / 10, counted
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_lab_s_own_agent_writes_the_same_maps(family: int, seed: int) -> None:
+    """It is written from the facts and shares no code with the models; the packets do not say who of them is right."""
+    for number in range(seed, seed + 10 * CLUSTERS):
+        model = Model(random_cluster(random.Random(number), family=family, network=NETWORKS[family], policies=6))
+        for pod in model.living():
+            if not on_host_network(pod):
+                for direction in Direction:
+                    _compare(model, pod, direction, f"NETPOL_SEED={number} IPv{family} {ref(pod)} {direction}")
+
+
+def _compare(model: Model, pod: dict, direction: Direction, where: str) -> None:
+    maps, node = model.maps(pod, direction), pod["status"]["hostIP"]
+    slices = list(endpoints.of_identifier(model.world, pod))
+    theirs = np_direction(slices, direction.value, node) if slices else {}
+    ours = {encode.lpm_key(prefix): frozenset(map(tuple, one.slots)) for prefix, one in maps.rules.items()}
+    assert ours == {key: frozenset(slots) for key, slots in theirs.items()}, where
+    cluster = list(endpoints.cluster_of_identifier(model.world, pod))
+    theirs_of_tiers = cp_entries(cluster, direction.value, node)
+    ours_of_tiers = {encode.lpm_key(p): sorted(map(tuple, one.slots)) for p, one in maps.tiers.items()}
+    assert ours_of_tiers == {key: sorted(slots) for key, slots in theirs_of_tiers.items()}, where

@@ -1,0 +1,414 @@
+"""The maps that the agent should have written, and what the datapath would decide by them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from kubectl_netpol.diagnose import expected
+from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.kernel import MapView
+from kubectl_netpol.model.verdict import Decision
+from kubectl_netpol.policy import agent
+from tests.unit.builders import (
+    ANY,
+    DENY,
+    NODE_IP,
+    TCP80,
+    cp_view,
+    endpoint,
+    entry,
+    flow,
+    node,
+    np_view,
+    pe_port,
+    pod,
+    state_view,
+    world,
+)
+from tests.unit.policy_builders import acts, cluster_endpoint
+
+INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
+ME = pod("web-1", "10.0.1.1")
+TWIN = pod("web-2", "10.0.1.2", node="node-b", host_ip="10.0.0.2")
+PEER = "10.0.2.1"
+HTTP, DNS = pe_port(80), pe_port(53, protocol="UDP")
+
+
+def maps(slices=(), cluster=(), me=ME, direction=INGRESS, **objects):
+    found = world(policyendpoints=list(slices), clusterpolicyendpoints=list(cluster), **objects)
+    return expected.expected_maps(me, direction, found)
+
+
+def judge(slices=(), cluster=(), peer=PEER, port=80, protocol=6, like=None, default=DEFAULT_ALLOW, **more):
+    found = maps(slices, cluster, **more)
+    me = more.get("me", ME)["status"]["podIP"]
+    ends = (peer, me) if found.direction is INGRESS else (me, peer)
+    return expected.verdict(found, flow(*ends, port, protocol), like or {}, default)
+
+
+def slice_(*rules, **more):
+    return endpoint(pods=[ME], ingress=list(rules), **more)
+
+
+def admin(*elements, name="guard", **more):
+    return cluster_endpoint(name, pods=[ME], ingress=list(elements), **more)
+
+
+# ---- which maps
+
+
+def contents(found) -> dict[str, set]:
+    return {str(e.prefix): set(map(tuple, e.slots)) for e in found.table.entries}
+
+
+def test_the_maps_are_those_of_the_identifier():
+    """Of all pods that share it, wherever they run; each pod with its own node's address (agent facts 4.3)."""
+    slices = [endpoint("a", pods=[TWIN], ingress=[entry("10.0.2.1", HTTP)])]
+    assert contents(maps(slices)) == {f"{NODE_IP}/32": {ANY}, "10.0.2.1/32": {TCP80}}
+    assert contents(maps(slices, me=TWIN)) == {"10.0.0.2/32": {ANY}, "10.0.2.1/32": {TCP80}}
+    assert maps(slices).listed
+
+
+def test_nothing_is_expected_of_pods_that_nobody_lists():
+    found = maps([endpoint("a", pods=[pod("db-0", "10.0.1.9")])])
+    assert (contents(found), found.listed, found.states) == ({}, False, {0: None, 1: DEFAULT_ALLOW})
+
+
+def test_cluster_policies_alone():
+    found = maps([], [admin(acts("Deny", "10.0.0.0/8", HTTP))])
+    assert found.listed
+    assert contents(found) == {}
+    assert [(str(e.prefix), e.slots) for e in found.tier_table.entries] == [("10.0.0.0/8", ((6, 100, 80, 0),))]
+    assert found.states == {0: None, 1: 0}
+
+
+def test_the_family_is_the_pods():
+    six = pod("web-1", "2001:db8::1", host_ip="2001:db8:ffff::1")
+    slices = [endpoint("a", pods=[six], ingress=[entry("2001:db8::2"), entry("10.0.2.1")])]
+    found = maps(slices, [admin(acts("Deny", "2001:db8::/64"))], me=six)
+    assert found.family == 6
+    assert contents(found) == {"2001:db8:ffff::1/128": {ANY}, "2001:db8::2/128": {ANY}}
+    assert [str(e.prefix) for e in found.tier_table.entries] == ["2001:db8::/64"]
+
+
+def test_the_directions_are_apart():
+    slices = [endpoint("a", pods=[ME], ingress=[entry("10.0.2.1")], egress=[entry("10.0.3.1")])]
+    assert set(contents(maps(slices, direction=EGRESS))) == {f"{NODE_IP}/32", "10.0.3.1/32"}
+
+
+OWN = {
+    "a rule for the own node": [entry(NODE_IP, HTTP), entry("10.0.2.1")],
+    "a block that begins there": [entry(f"{NODE_IP}/32", HTTP), entry("10.0.0.0/24", DNS)],
+    "a block that holds it": [entry("10.0.0.0/8", HTTP), entry("10.0.2.1")],
+    "an except that is it": [entry("10.0.0.0/8", HTTP, excepts=[f"{NODE_IP}/32"])],
+    "host bits that are it": [entry(f"{NODE_IP}/8", HTTP), entry("10.0.0.0/8", DNS)],
+    "without anything": [],
+}
+
+
+@pytest.mark.parametrize("rules", OWN.values(), ids=OWN)
+def test_pods_on_several_nodes_with_the_same_slices(rules):
+    """What they share is worked out once, and must be what each would get for itself."""
+    slices = [endpoint("a", pods=[ME, TWIN], ingress=rules)]
+    for pair in ((ME, TWIN), (TWIN, ME)):
+        found = world(policyendpoints=slices, nodes=[node(), node("node-b", "10.0.0.2")])
+        for me in pair:
+            alone = agent.program(slices, INGRESS, ip_address(me["status"]["hostIP"]), 4)
+            got = expected.expected_maps(me, INGRESS, found).rules
+            assert {str(p): (e.slots, e.origin, e.others) for p, e in got.items()} == {
+                str(p): (e.slots, e.origin, e.others) for p, e in alone.items()
+            }
+
+
+def test_shared_rule_maps_do_not_grow_without_end():
+    pods = [pod(f"p{number}", f"10.0.3.{number}") for number in range(expected.KEPT + 9)]
+    slices = [
+        endpoint(f"a{number}", pods=[one], ingress=[entry(f"10.0.4.{number}")]) for number, one in enumerate(pods)
+    ]
+    found = world(policyendpoints=slices)
+    for turn in range(2):
+        for number, one in enumerate(pods):
+            assert f"10.0.4.{number}/32" in contents(expected.expected_maps(one, INGRESS, found)), turn
+    assert len(found.rule_maps) <= expected.KEPT
+
+
+# ---- as maps of a program
+
+
+def test_without_a_program_the_maps_are_those_of_the_newest_agent():
+    views = expected.as_views(maps([slice_(entry("10.0.2.1"))], [admin(acts("Deny", "10.0.0.0/8"))]), {})
+    sizes = {role: (v.type, v.key_size, v.value_size, v.max_entries, v.family) for role, v in views.items()}
+    assert sizes == {
+        "np": (11, 8, 288, 65536, 4),
+        "cp": (11, 8, 384, 65536, 4),
+        "pod_state": (1, 4, 1, 2, 4),
+        "conntrack": (9, 24, 16, 524288, 4),
+    }
+    assert {view.id for view in views.values()} == {0}
+    assert views["pod_state"].states == {0: 0, 1: 0}
+    assert views["conntrack"].conntrack == ()
+    six = pod("web-1", "2001:db8::1")
+    views = expected.as_views(maps([endpoint("a", pods=[six])], me=six), {})
+    assert {role: v.key_size for role, v in views.items()} == {"np": 20, "cp": 20, "pod_state": 4, "conntrack": 60}
+
+
+def conntrack(value=1, key=24):
+    return MapView(14, "conntrack", "test", 9, key, value, 1024, conntrack=(), family=4)
+
+
+NEWEST = {"np": np_view({}), "cp": cp_view({}), "pod_state": state_view(), "conntrack": conntrack(16)}
+BEFORE_TIERS = {
+    "np": np_view({}),
+    "pod_state": MapView(13, "pod_state", "test", 1, 4, 1, 1, states={0: 0}),
+    "conntrack": conntrack(1, 20),
+}
+
+
+def test_the_maps_take_over_the_shape_of_a_program():
+    views = expected.as_views(maps([slice_()]), {**NEWEST, "conntrack": conntrack(1)})
+    assert (views["conntrack"].value_size, views["conntrack"].max_entries) == (1, 1024)
+    old = expected.as_views(maps([slice_()]), BEFORE_TIERS)
+    assert set(old) == {"np", "pod_state", "conntrack"}
+    assert old["pod_state"].states == {0: 0}
+
+
+def test_of_a_program_of_no_known_generation_they_do_not():
+    views = expected.as_views(maps([slice_()]), {"np": np_view({}), "cp": cp_view({})})
+    assert set(views) == {"np", "cp", "pod_state", "conntrack"}
+
+
+@pytest.mark.parametrize(("default", "state"), [(DEFAULT_ALLOW, 1), (DEFAULT_DENY, 2)])
+def test_the_state_of_pods_without_policies_is_the_default_of_the_mode(default, state):
+    found = maps([], [admin(acts("Deny", "10.0.0.0/8"))])
+    assert expected.as_views(found, {}, default=default)["pod_state"].states == {0: state, 1: 0}
+
+
+# ---- verdicts
+
+ALLOWED = entry("10.0.2.1", HTTP)
+DECIDED = {
+    "an entry allows": ([slice_(ALLOWED)], [], "ENTRY_ALLOWS"),
+    "no entry": ([slice_(entry("10.0.3.1"))], [], "NO_ENTRY"),
+    "another port": ([slice_(entry("10.0.2.1", DNS))], [], "PORT_NOT_ALLOWED"),
+    "5.2 default deny": ([slice_()], [], "NO_ENTRY"),
+    "5.2 catch-all": ([slice_(isolation=())], [], "ENTRY_ALLOWS"),
+    "5.2 the other family only": ([slice_(entry("2001:db8::/32"), isolation=())], [], "NO_ENTRY"),
+    "5.3 an except of another policy": (
+        [slice_(entry("10.0.0.0/8", excepts=["10.0.2.0/24"])), slice_(entry("10.0.0.0/8"), suffix="2")],
+        [],
+        "EXCEPT",
+    ),
+    "5.3 the longest prefix alone": (
+        [slice_(entry("10.0.0.0/8", HTTP, excepts=["10.0.2.0/24"]), entry("10.0.2.1", DNS))],
+        [],
+        "PORT_NOT_ALLOWED",
+    ),
+    "5.3 inherited": ([slice_(entry("10.0.0.0/8", HTTP), entry("10.0.2.1", DNS))], [], "ENTRY_ALLOWS"),
+    "3.4 Admin Deny before all": ([slice_(ALLOWED)], [admin(acts("Deny", "10.0.0.0/8"))], "ADMIN_DENY"),
+    "3.4 Admin Accept": ([slice_()], [admin(acts("Accept", "10.0.0.0/8"))], "ADMIN_ACCEPT"),
+    "3.4 Admin Pass": ([slice_()], [admin(acts("Pass", "10.0.0.0/8"))], "NO_ENTRY"),
+    "3.4 one priority: Deny first": (
+        [],
+        [admin(acts("Accept", "10.0.0.0/8"), acts("Deny", "10.0.0.0/8"))],
+        "ADMIN_DENY",
+    ),
+    "3.4 the longest prefix alone, with what it copies": (
+        [],
+        [admin(acts("Deny", "10.0.0.0/8"), priority=1), admin(acts("Accept", "10.0.2.1"), priority=2, name="b")],
+        "ADMIN_DENY",
+    ),
+    "3.4 Baseline": ([], [admin(acts("Deny", "10.0.0.0/8"), tier="Baseline")], "BASELINE_DENY"),
+    "3.4 Baseline is dead where a policy applies": (
+        [slice_(isolation=("Egress",))],
+        [admin(acts("Deny", "10.0.0.0/8"), tier="Baseline")],
+        "ENTRY_ALLOWS",
+    ),
+    "3.4 the default": ([], [admin(acts("Deny", "10.9.0.0/16"))], "DEFAULT_ALLOW"),
+}
+
+
+@pytest.mark.parametrize(("slices", "cluster", "code"), DECIDED.values(), ids=DECIDED)
+def test_verdicts(slices, cluster, code):
+    assert judge(slices, cluster).code == code
+    assert judge(slices, cluster, like=NEWEST).code == code
+
+
+def test_the_default_of_the_mode():
+    found = judge([], [admin(acts("Deny", "10.9.0.0/16"))], default=DEFAULT_DENY)
+    assert (found.decision, found.code) == (Decision.DENY, "DEFAULT_DENY")
+
+
+def test_the_own_node():
+    assert judge([slice_()], peer=NODE_IP).code == "ENTRY_ALLOWS"
+    assert judge([slice_()], [admin(acts("Deny", "10.0.0.0/24"))], peer=NODE_IP).code == "ADMIN_DENY"
+    assert judge([slice_()], [admin(acts("Deny", NODE_IP))], peer=NODE_IP).code == "ENTRY_ALLOWS"
+
+
+def test_pods_that_nobody_lists_are_left_to_the_mode():
+    found = judge()
+    assert (found.decision, found.code) == (Decision.NONE, "NOT_LISTED")
+
+
+def test_a_pod_talks_to_itself():
+    assert judge([slice_()], peer="10.0.1.1").code == "ITSELF"
+
+
+def test_established_flows_are_not_asked():
+    """The question is about a new flow, whatever port the asked one comes from."""
+    asked = replace(flow(PEER, "10.0.1.1"), source_port=1)
+    assert expected.verdict(maps([slice_()]), asked, {}).code == "NO_ENTRY"
+
+
+OLDER = {
+    "1.2.x: no map tells 1.2.3 from 1.2.4": (BEFORE_TIERS, "OLDER_AGENT"),
+    "1.0.5 to 1.1.6": ({"np": np_view({}), "conntrack": conntrack(1, 20)}, "OLDER_AGENT"),
+    "1.3.0 and newer": ({**NEWEST, "conntrack": conntrack(1, 20)}, "NO_ENTRY"),
+    "no known generation: as the newest": ({"np": np_view({})}, "NO_ENTRY"),
+    "no program": ({}, "NO_ENTRY"),
+}
+
+
+@pytest.mark.parametrize(("like", "code"), OLDER.values(), ids=OLDER)
+def test_agents_before_1_2_4_write_by_other_rules(like, code):
+    found = judge([slice_()], like=like)
+    assert found.code == code
+    assert (found.decision is Decision.UNKNOWN) is (code == "OLDER_AGENT")
+
+
+def test_an_older_agent_is_named():
+    assert judge([slice_()], like=BEFORE_TIERS).why.startswith(
+        "agents 1.2.0 to 1.2.7 write some entries by other rules"
+    )
+
+
+# ---- more port rules than fit (agent facts 5.3)
+
+
+def many(count, first=1000):
+    return [pe_port(port) for port in range(first, first + count)]
+
+
+CUT_OFF = {
+    "24 fit": ([entry(PEER, *many(23), HTTP)], Decision.ALLOW, "ENTRY_ALLOWS"),
+    "25: whether the one is among them": ([entry(PEER, *many(24), HTTP)], Decision.UNKNOWN, "CUT_OFF"),
+    "25, and none of them means it": ([entry(PEER, *many(25))], Decision.DENY, "PORT_NOT_ALLOWED"),
+    "25, and enough of them mean it": ([entry(PEER, *many(23), pe_port(70, 90), HTTP)], Decision.ALLOW, "ENTRY_ALLOWS"),
+    "26, and both of two may be lost": ([entry(PEER, *many(24), pe_port(70, 90), HTTP)], Decision.UNKNOWN, "CUT_OFF"),
+    "25 with what is inherited": ([entry("10.0.0.0/8", HTTP), entry(PEER, *many(24))], Decision.UNKNOWN, "CUT_OFF"),
+    "25 of another prefix": ([entry("10.0.9.9", *many(25)), entry(PEER, HTTP)], Decision.ALLOW, "ENTRY_ALLOWS"),
+    "25 of a wider prefix": (
+        [entry("10.0.0.0/8", *many(25), excepts=["10.0.2.0/24"]), entry(PEER, HTTP)],
+        Decision.ALLOW,
+        "ENTRY_ALLOWS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "decision", "code"), CUT_OFF.values(), ids=CUT_OFF)
+def test_more_port_rules_than_fit(rules, decision, code):
+    found = judge([slice_(*rules)])
+    assert (found.decision, found.code) == (decision, code)
+
+
+def test_what_is_cut_off_is_said():
+    assert judge([slice_(entry(PEER, *many(24), HTTP))]).why == (
+        "25 port rules meet in the entry 10.0.2.1/32 and 24 fit: which ones the agent leaves out is random, "
+        "and changes each time it writes the entry"
+    )
+
+
+def rules_of(action, count, cidr="10.0.0.0/8", **more):
+    """That many rules of one action, none of which means port 80."""
+    return admin(acts(action, cidr, *many(count)), name=f"fill-{action}", **more)
+
+
+D80, A80, P80 = (acts(action, "10.0.0.0/8", HTTP) for action in ("Deny", "Accept", "Pass"))
+TIER_CUT_OFF = {
+    "24 fit": ([rules_of("Deny", 23), admin(A80)], "ADMIN_ACCEPT"),
+    "25: whether the Accept is among them": ([rules_of("Deny", 24), admin(A80)], "CUT_OFF"),
+    "25: without the Accept it is allowed as well": ([rules_of("Deny", 24), admin(A80)], "ADMIN_ACCEPT", "allowed"),
+    "25: whether the Deny is among them": ([rules_of("Accept", 24), admin(D80)], "CUT_OFF", "allowed"),
+    "25: and none of them means it": ([rules_of("Deny", 25)], "NO_ENTRY"),
+    "25: the same rule of two policies": (
+        [rules_of("Deny", 23), admin(D80), admin(D80, name="b")],
+        "ADMIN_DENY",
+        "allowed",
+    ),
+    "26: both may be lost": ([rules_of("Deny", 24), admin(D80), admin(D80, name="b")], "CUT_OFF", "allowed"),
+    "25: the first may be lost, and the second says the same": (
+        [rules_of("Deny", 23), admin(D80, priority=1), admin(D80, priority=2, name="b")],
+        "ADMIN_DENY",
+        "allowed",
+    ),
+    "25: the first may be lost, and the second says otherwise": (
+        [rules_of("Deny", 23), admin(D80, priority=1), admin(A80, priority=2, name="b")],
+        "CUT_OFF",
+        "allowed",
+    ),
+    "25: Pass may be lost, and makes no difference": ([rules_of("Deny", 24), admin(P80)], "NO_ENTRY"),
+    "25: Baseline may be lost": ([rules_of("Deny", 24), admin(D80, tier="Baseline")], "CUT_OFF", "unlisted"),
+    "25: Baseline may be lost, and is dead anyhow": ([rules_of("Deny", 24), admin(D80, tier="Baseline")], "NO_ENTRY"),
+    "25: Baseline may be lost, and Admin stays": (
+        [rules_of("Deny", 23), admin(P80), admin(D80, tier="Baseline", name="b")],
+        "CUT_OFF",
+        "unlisted",
+    ),
+    "25: another prefix": ([rules_of("Deny", 25, cidr="10.9.0.0/16"), admin(A80)], "ADMIN_ACCEPT"),
+    "25 with what is copied": ([admin(A80), rules_of("Deny", 24, cidr="10.0.2.0/24")], "CUT_OFF"),
+}
+
+
+@pytest.mark.parametrize("row", TIER_CUT_OFF.values(), ids=TIER_CUT_OFF)
+def test_more_cluster_rules_than_fit(row):
+    """5.5: which of more than 24 stay is random there too."""
+    cluster, code, *slices = row
+    below = {"allowed": [slice_(ALLOWED)], "unlisted": []}.get(slices[0] if slices else "", [slice_()])
+    for order in itertools.islice(itertools.permutations(cluster), 6):
+        found = judge(below, list(order))
+        assert found.code == code
+        assert (found.decision is Decision.UNKNOWN) is (code == "CUT_OFF")
+
+
+def test_what_is_cut_off_of_cluster_policies_is_said():
+    assert judge([slice_()], [rules_of("Deny", 24), admin(A80)]).why == (
+        "25 rules of cluster policies meet in the entry 10.0.0.0/8 and 24 fit: which ones the agent leaves out is "
+        "random, and changes each time it writes the entry"
+    )
+
+
+# ---- host bits (agent facts 5.3)
+
+HOST_BITS = {
+    "either way it is allowed": ([entry("10.9.9.9/8", HTTP), entry("10.0.0.0/8", HTTP)], "ENTRY_ALLOWS"),
+    "either way it is denied": ([entry("10.9.9.9/8", DNS), entry("10.0.0.0/8", DNS)], "PORT_NOT_ALLOWED"),
+    "one text of two": ([entry("10.9.9.9/8", HTTP), entry("10.0.0.0/8", DNS)], "HOST_BITS"),
+    "an except of the same key": ([entry("10.0.0.0/8", HTTP, excepts=["10.9.0.0/8"])], "HOST_BITS"),
+    "one text alone": ([entry("10.9.9.9/8", HTTP)], "ENTRY_ALLOWS"),
+    "another prefix": (
+        [entry("10.9.9.9/8", HTTP), entry("10.0.0.0/8", DNS), entry("10.0.2.0/24", HTTP)],
+        "ENTRY_ALLOWS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "code"), HOST_BITS.values(), ids=HOST_BITS)
+def test_rules_of_one_prefix_with_different_host_bits(rules, code):
+    found = judge([slice_(*rules)])
+    assert found.code == code
+    assert (found.decision is Decision.UNKNOWN) is (code == "HOST_BITS")
+
+
+def test_host_bits_are_said():
+    assert judge([slice_(entry("10.9.9.9/8", HTTP), entry("10.0.0.0/8", DNS))]).why == (
+        "rules of one prefix are written with different host bits: which one an agent <= 1.4.1 keeps is random"
+    )
+
+
+def test_the_evidence_names_a_map_that_is_in_no_kernel():
+    assert judge([slice_()]).why.startswith("no entry of the ingress_map that the agent should write matches 10.0.2.1")
+    assert contents(maps([slice_(entry("10.0.0.0/8", excepts=["10.1.0.0/16"]))]))["10.1.0.0/16"] == {DENY}

@@ -1,0 +1,175 @@
+"""`explain -f` and `--without`: the flow, the maps and the established flows after a change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_netpol.diagnose.explain import explain
+from kubectl_netpol.diagnose.plan import Question, make_plan
+from kubectl_netpol.model.snapshot import NodeReading, Snapshot
+from kubectl_netpol.policy.changes import Changes, imagine
+from kubectl_netpol.policy.world import NETWORK_POLICY, World
+from kubectl_netpol.report import explain as report
+from tests.unit.builders import (
+    ACCESS_FALSE,
+    ACCESS_MAP,
+    ACCESS_TRUE,
+    DEFAULT_ALLOW,
+    DEFAULT_DENY,
+    NGINX,
+    NODE,
+    article,
+    both_pods,
+    ct_key,
+    match,
+    pod_document,
+    policy,
+)
+
+TRUE_IP, FALSE_IP, NGINX_IP = (p["status"]["podIP"] for p in (ACCESS_TRUE, ACCESS_FALSE, NGINX))
+APPLIED_PAIR, ALLOW_PAIR = 5, 2
+"""Conntrack values of flows made under POLICIES_APPLIED and under DEFAULT_ALLOW."""
+
+
+def flow_in(source: str, value: int = APPLIED_PAIR, port: int = 80, sport: int = 40000):
+    return ct_key(source, sport, NGINX_IP, port, NGINX_IP, 7), value
+
+
+def only(*peers: dict[str, Any], name: str = "access-nginx", **more: Any):
+    made = policy(name, selects={"app": "nginx"}, ingress=[{"from": [*peers], **more}])
+    return {**made, "kind": NETWORK_POLICY}
+
+
+NOBODY = {**policy("access-nginx", selects={"app": "nginx"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+FREE = {"networkpolicies": [], "policyendpoints": []}
+
+
+def ask(snapshot: Snapshot, *applied, removed=(), **question):
+    plan = make_plan(Question("nginx", **question), "default", World(snapshot))
+    return explain(plan, snapshot, imagine(snapshot, Changes(tuple(applied), tuple(removed)), "default"))
+
+
+def with_flows(*flows, states=None, **objects):
+    doc = pod_document(NGINX, ingress=ACCESS_MAP, conntrack=flows, states=states)
+    return article(both_pods(doc, ACCESS_TRUE, ACCESS_FALSE), **objects)
+
+
+@pytest.mark.parametrize(
+    ("source", "applied", "removed", "decision", "starts"),
+    [
+        ("accesstrue", [NOBODY], [], "deny", "DROP with the change, ALLOW now (NetworkPolicy default/access-nginx "),
+        ("accessfalse", [], ["access-nginx"], "allow", "ALLOW with the change, DROP now (without NetworkPolicy "),
+        ("accessfalse", [NOBODY], [], "deny", "DROP with the change, DROP now"),
+        ("accesstrue", [only({"podSelector": {}})], [], "allow", "ALLOW with the change, ALLOW now"),
+    ],
+    ids=["closed", "opened", "still closed", "still open"],
+)  # fmt: skip
+def test_the_answer_is_that_of_the_changed_policies(source, applied, removed, decision, starts):
+    found = ask(with_flows(), *applied, removed=removed, source=source, port="80")
+    assert found.decision.value == decision
+    assert found.answer.startswith(starts)
+    assert found.what_if.legs[0].now.kernel is not None
+
+
+def test_the_enforcing_mode_counts_where_no_policy_is_left():
+    found = ask(with_flows(), removed=["access-nginx"], source="accessfalse", port="80")
+    assert "In strict enforcing mode a pod that no policy concerns is closed" in found.answer
+    assert "strict" not in ask(with_flows(), only({"podSelector": {}}), source="accessfalse", port="80").answer
+
+
+def test_map_entries_that_would_change():
+    found = ask(with_flows(), only({"podSelector": match(access="false")}, ports=[{"port": 80}]))
+    assert [(one.map, one.key, one.before, one.after) for one in found.what_if.maps] == [
+        ("ingress_map", f"{TRUE_IP}/32", "all ports", None),
+        ("ingress_map", f"{FALSE_IP}/32", None, "80/TCP"),
+    ]
+
+
+def test_the_last_policy_leaves_the_entry_of_the_node_and_the_state_of_the_mode():
+    found = ask(with_flows(), removed=["access-nginx"]).what_if
+    changed = [(one.map, one.key, one.after) for one in found.maps if one.map.startswith("ingress")]
+    assert changed == [
+        ("ingress_pod_state_map", "key 0 (NetworkPolicy)", "as the enforcing mode has it"),
+        ("ingress_map", f"{TRUE_IP}/32", None),
+    ]
+
+
+def denied(found):
+    return [(str(one.flow.entry.source), one.cut) for one in found.what_if.flows.denied]
+
+
+def test_established_flows_go_on_where_only_the_rules_change():
+    found = ask(with_flows(flow_in(TRUE_IP), flow_in(TRUE_IP, sport=40001)), NOBODY)
+    assert found.answer.startswith(
+        "With the change (NetworkPolicy default/access-nginx changed): 2 of 2 established flows"
+    )
+    assert denied(found) == [(TRUE_IP, False)] * 2
+    assert found.decision.value == "deny"
+    assert "would go on until their conntrack entries end" in found.next_step
+
+
+def test_established_flows_are_cut_where_the_first_policy_comes():
+    """Their entries were made under DEFAULT_ALLOW: under POLICIES_APPLIED the rules are asked again."""
+    allow = {0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}
+    free = with_flows(flow_in(TRUE_IP, ALLOW_PAIR), flow_in(FALSE_IP, ALLOW_PAIR), states=allow, **FREE)
+    found = ask(free, only({"podSelector": match(access="true")}))
+    assert denied(found) == [(FALSE_IP, True)]
+    assert "1 of 2 established flows" in found.answer
+    assert "cut with its next packet" in report.as_text(found, wide=False, with_headers=True)
+
+
+def test_flows_that_are_denied_already_are_not_the_changes_doing():
+    """accessfalse's flow lives on against the rules of now; the changed ones deny it as well."""
+    found = ask(with_flows(flow_in(FALSE_IP), flow_in(TRUE_IP)), only({"podSelector": match(access="yes")}))
+    assert denied(found) == [(TRUE_IP, False)]
+    # Under another state its next packet is dropped with or without the change.
+    found = ask(with_flows(flow_in(FALSE_IP, ALLOW_PAIR), flow_in(TRUE_IP)), NOBODY)
+    assert (denied(found), found.what_if.flows.total) == ([(TRUE_IP, False)], 1)
+
+
+def test_nothing_is_denied():
+    found = ask(with_flows(flow_in(TRUE_IP)), only({"podSelector": {}}))
+    assert (denied(found), found.decision.value) == ([], "allow")
+    assert "0 of 1 established flows" in found.answer
+
+
+def test_without_the_kernel_the_flows_are_unknown():
+    full = with_flows(flow_in(TRUE_IP))
+    unread = Snapshot(full.collections, {NODE: NodeReading(None, "no such image")})
+    found = ask(unread, NOBODY)
+    assert (found.what_if.flows, found.decision.value) == (None, "unknown")
+    assert "which established flows it would cut is unknown" in found.answer
+    assert ask(unread, NOBODY, api_only=True).decision.value == "allow"
+    assert ask(unread, NOBODY, source="accesstrue", port="80").decision.value == "deny"
+
+
+def test_a_table_that_was_not_read_to_its_end_leaves_it_open():
+    doc = pod_document(NGINX, ingress=ACCESS_MAP, conntrack=[flow_in(TRUE_IP)])
+    row = next(row for row in doc["maps"] if row["id"] == 21)
+    row["contents"] |= {"complete": False, "reason": "time ran out"}
+    found = ask(article(doc), only({"podSelector": {}}))
+    assert found.decision.value == "unknown"
+    assert "as far as could be read" in found.answer
+
+
+def test_in_strict_mode_what_no_policy_concerns_is_not_called_open():
+    deny = {0: DEFAULT_DENY, 1: DEFAULT_ALLOW}
+    found = ask(with_flows(flow_in(TRUE_IP, 7), states=deny), removed=["access-nginx"])
+    assert (found.what_if.flows.undecided, found.decision.value) == (1, "unknown")
+
+
+def test_text_and_data():
+    found = ask(with_flows(flow_in(TRUE_IP)), NOBODY, source="accesstrue", port="80")
+    lines = report.as_text(found, wide=False, with_headers=True).split("\n")
+    assert lines[-1].startswith("Next: nothing was changed")
+    assert any(line.split()[:3] == ["EXPECTED", "ALLOW", "DROP"] for line in lines)
+    assert any(line.startswith("ESTABLISHED FLOWS that would be denied: 1 of 1") for line in lines)
+    data = report.as_data(found)
+    assert data["verdict"] == "DROP"
+    assert (data["whatIf"]["legs"][0]["now"], data["whatIf"]["legs"][0]["then"]) == ("ALLOW", "DROP")
+    assert data["whatIf"]["establishedFlows"]["denied"][0]["sourcePort"] == 40000
+    assert data["whatIf"]["maps"][0] == {
+        "direction": "ingress", "map": "ingress_map", "entry": f"{TRUE_IP}/32", "now": "all ports", "then": None,
+    }  # fmt: skip
