@@ -1,5 +1,5 @@
 """Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps,
-node, agreement.
+node, agreement, scale.
 
 Absolute times depend on the machine; what counts are the ratios of one run.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import agreement, maps, node, timing
+from bench import agreement, maps, node, scale, timing
 
 ROOT = timing.ROOT
 BUNDLE = str(ROOT / "kubectl_netpol" / "examples" / "article.tar.gz")
@@ -65,6 +65,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "maps": maps.main,
     "node": node.main,
     "agreement": agreement.main,
+    "scale": scale.main,
 }
 
 

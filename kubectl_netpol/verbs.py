@@ -55,6 +55,10 @@ def explain(
         raise UsageError("--ask-kernel needs --via python: tc and aws-eks-na-cli cannot run a program")
     if question.ask_kernel and (question.api_only or files or without):
         raise UsageError("--ask-kernel asks the programs of now: it goes without --api-only, -f and --without")
+    if question.source_port is not None and (files or without):
+        raise UsageError("--source-port is about one established flow: -f and --without list those that are cut")
+    if question.source_port is not None and question.api_only:
+        raise UsageError("--source-port asks conntrack, which --api-only does not read")
     with _session(common) as (origin, progress):
         applied, others = read_policies(files, origin.namespace)
         for other in others:

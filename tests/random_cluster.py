@@ -157,16 +157,16 @@ class _Cluster:
         if kind < 0.3:
             for replica in range(min(2, pods - number)):
                 self._pod(f"app{number}-7d4b9c-{replica}{replica}xyz", namespace, labels)
-        elif self.deviating and kind < 0.45 and number + 1 < pods:
+        elif self.deviating and kind < 0.5 and number + 1 < pods:
             # Two bare pods of one pod identifier.
             if not any(pod["metadata"]["name"] == "web-a" for pod in self.objects["pods"]):
                 self._pod("web-a", namespace, labels)
                 self._pod("web-b", namespace, self._labels())
-        elif self.deviating and kind < 0.52:
+        elif self.deviating and kind < 0.58:
             self._pod(f"agent{number}-host", namespace, labels, host=True)
-        elif kind < 0.6:
+        elif kind < 0.65:
             self._pod(f"job{number}-zz", namespace, labels, phase=self.rng.choice(("Succeeded", "Failed")))
-        elif kind < 0.64:
+        elif kind < 0.69:
             self._pod(f"new{number}-zz", namespace, labels, phase="Pending")
         else:
             self._pod(f"pod{number}", namespace, labels)
@@ -284,7 +284,7 @@ class _Cluster:
         block: Json = {"cidr": str(network)}
         if network.prefixlen > network.max_prefixlen - 2:
             return {"ipBlock": block}
-        if self.deviating and self.chance(0.4):
+        if self.deviating and self.chance(0.5):
             block["except"] = self.some(self._excepts(network), 1, 2)
         if not self.deviating and self.excepting:
             block["except"] = [str(list(network.subnets(2))[1])]
@@ -316,13 +316,14 @@ class _Cluster:
         if not self.deviating and self.both_types:
             types = ["Ingress", "Egress"]
         listed = list(types or ())
-        spec: Json = {"podSelector": self.selector() if self.chance(0.8) else {}}
+        namespace, subject = self._some_subject()
+        spec: Json = {"podSelector": subject if self.chance(0.5) else self.selector()}
         for direction in ("ingress", "egress"):
-            if direction.capitalize() in listed or (self.deviating and self.chance(0.1)):
+            if direction.capitalize() in listed or (self.deviating and self.chance(0.25)):
                 rules = self._rules(direction, application=application)
                 if rules or self.chance(0.5):
                     spec[direction] = rules
-        if self.deviating and application and self.chance(0.2):
+        if self.deviating and application and self.chance(0.35):
             types = None
         elif not application and types == ["Ingress"] and "egress" not in spec and self.chance(0.5):
             # Left to the defaults of the API server.
@@ -331,7 +332,16 @@ class _Cluster:
             types = None
         if types is not None:
             spec["policyTypes"] = types
-        return {"metadata": {"name": name, "namespace": self.rng.choice(self.namespaces)[0]}, "spec": spec}
+        return {"metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+    def _some_subject(self) -> tuple[str, Json]:
+        """A namespace, mostly with pods in it, and a selector that means one of them."""
+        pods = [pod["metadata"] for pod in self.objects["pods"]]
+        if not pods or self.chance(0.1):
+            return self.rng.choice(self.namespaces)[0], {}
+        one = self.rng.choice(pods)
+        labels = {key: value for key, value in one["labels"].items() if self.chance(0.5)}
+        return one["namespace"], {"matchLabels": labels} if labels else {}
 
     def _rules(self, direction: str, *, application: bool) -> list[Json]:
         with_ports = self.chance(0.6)
@@ -346,12 +356,12 @@ class _Cluster:
     def _rule(self, direction: str, *, with_ports: bool, application: bool) -> Json:
         side = "from" if direction == "ingress" else "to"
         rule: Json = {}
-        everybody = self.chance(0.15) and not (not self.deviating and (self.excepting or application))
+        everybody = self.chance(0.2) and not (not self.deviating and (self.excepting or application))
         peers: list[Json] = []
         if everybody:
             rule |= self.any_of(lambda: {}, lambda: {side: []})
         else:
-            makers: list[Callable[[], Json]] = [self.selector_peer, self.selector_peer, self.block_peer]
+            makers: list[Callable[[], Json]] = [self.selector_peer, self.block_peer]
             peers = [self.any_of(*makers) for _ in range(self.rng.choice((1, 1, 2, 3)))]
             if self.deviating and application and direction == "egress" and self.chance(0.2):
                 peers.append({"domainNames": [self.rng.choice(("example.com", "*.example.org"))]})
@@ -381,12 +391,12 @@ class _Cluster:
         spec: Json = {
             "tier": "Baseline" if baseline else "Admin",
             "priority": self.rng.choice((0, 5, 5, 10, 1000)),
-            "subject": self._subject() if self.chance(0.7) else {"namespaces": {}},
+            "subject": self._subject() if self.chance(0.6) else {"namespaces": {}},
         }
         for direction in ("ingress", "egress"):
             with_ports = self.chance(0.5)
             rules = []
-            for n in range(self.rng.choice((0, 1, 1, 2))):
+            for n in range(self.rng.choice((0, 1, 2, 2))):
                 if self.deviating:
                     with_ports = self.chance(0.5)
                 rules.append(self._cluster_rule(direction, n, with_ports=with_ports))

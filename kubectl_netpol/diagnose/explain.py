@@ -50,6 +50,8 @@ class Explanation:
     destination_text: str = ""
     unread: tuple[str, ...] = ()
     """Nodes that could not be read, with the reason."""
+    agrees: bool | None = None
+    """Of a pod: whether its layers agree; None: something could not be read."""
     policies: tuple[Comparison, ...] = ()
     """Of a pod: each policy that selects it, against its PolicyEndpoints."""
     notes: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ def _pod(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...]) 
         directions=reports,
         next_step=_pod_next(pod, reports, agrees, kernel, wrong),
         unread=unread,
+        agrees=agrees,
         policies=policies,
         notes=_notes(pod, world),
         dns=_dns(pod, world, plan.question.directions),

@@ -61,17 +61,8 @@ class LegVerdict:
 
     @property
     def by_rule(self) -> tuple[Deviation, ...]:
-        """The deviations that explain the first difference; empty where something is broken, late or unknown."""
-        if self.break_between is None:
-            return ()
-        left, right = (ORDER.index(layer) if layer in ORDER else len(ORDER) for layer in self.break_between)
-        return tuple(
-            found
-            for found in self.deviations
-            if found.code != "NOT_RESOLVED_YET"
-            and left <= ORDER.index(found.between[0])
-            and ORDER.index(found.between[1]) <= right
-        )
+        """The rules of EKS that explain the difference; empty where something is broken, late or unknown."""
+        return explained_by(self.break_between, self.deviations) if self.break_between else ()
 
     def verdict(self, layer: Layer) -> Verdict:
         """What one layer says."""
@@ -169,7 +160,7 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView], *, api_only: bo
     attached = _attached(leg, kernel, reason)
     established = conntrack_layer.verdict(leg, kernel, reason, attached)
     verdicts = (*api, pinned, attached, established)
-    cause, between = _compare((*api, pinned, attached))
+    cause, between = _compare((*api, pinned, attached), found)
     if attached.code == "DEFAULT_DENY" and resolved.decision is Decision.ALLOW:
         # Right in strict mode, and wrong in standard mode: which one it is was not read.
         cause = Cause.UNKNOWN
@@ -193,7 +184,7 @@ def judge(leg: Leg, world: World, views: Mapping[str, NodeView], *, api_only: bo
 def _by_api_alone(found: LegVerdict) -> LegVerdict:
     """The leg where only the API was asked: what the agent should do decides."""
     by_api = found.by_api
-    cause, between = _compare(found.verdicts[:3])
+    cause, between = _compare(found.verdicts[:3], found.deviations)
     if by_api.decision is Decision.ALLOW and cause is Cause.SELECTOR:
         cause = Cause.NONE
     return replace(found, decision=by_api.decision, decided_by=by_api, cause=cause, break_between=between)
@@ -227,7 +218,7 @@ def with_answer(found: LegVerdict, asked: Verdict) -> LegVerdict:
         return replace(found, asked=asked)
     if attached.decision is Decision.UNKNOWN:
         settled = replace(attached, decision=asked.decision)
-        cause, between = _compare((*found.verdicts[:4], settled))
+        cause, between = _compare((*found.verdicts[:4], settled), found.deviations)
         return replace(
             found, asked=asked, decision=asked.decision, decided_by=asked, cause=cause, break_between=between
         )
@@ -323,20 +314,36 @@ def _attached(leg: Leg, kernel: PodKernel | None, reason: str) -> Verdict:
     return attached_layer.verdict(kernel.interfaces[0], kernel.directions[direction], leg.ends.flow)
 
 
-def _compare(verdicts: tuple[Verdict, ...]) -> tuple[Cause, tuple[Layer, Layer] | None]:
+def _compare(
+    verdicts: tuple[Verdict, ...], rules: tuple[Deviation, ...] = ()
+) -> tuple[Cause, tuple[Layer, Layer] | None]:
     """The first pair of neighbours that differ, over the layers that have a word to say.
 
-    ``verdicts``: in the order of the layers, INTENT first; the last one is the one that counts.
+    ``verdicts``: in the order of the layers, INTENT first; the last one is the one that counts. ``rules``: of EKS, by
+    which layers differ; what they explain is told only where nothing is broken besides.
     """
     decided = [v for v in verdicts if v.decision in (Decision.ALLOW, Decision.DENY)]
-    for left, right in pairwise(decided):
-        if left.decision is not right.decision:
-            cause = Cause.RESOLUTION if right.layer is Layer.ENDPOINTS else Cause.KERNEL
-            if left.layer is Layer.INTENT and right.layer is not Layer.ENDPOINTS:
-                cause = Cause.UNKNOWN
-            return cause, (left.layer, right.layer)
+    pairs = [(left.layer, right.layer) for left, right in pairwise(decided) if left.decision is not right.decision]
+    broken = [pair for pair in pairs if not explained_by(pair, rules)]
+    for left, right in (broken or pairs)[:1]:
+        cause = Cause.RESOLUTION if right is Layer.ENDPOINTS else Cause.KERNEL
+        if left is Layer.INTENT and right is not Layer.ENDPOINTS:
+            cause = Cause.UNKNOWN
+        return cause, (left, right)
     intent, last = verdicts[0].decision, verdicts[-1].decision
     if last is Decision.DENY:
         # Only a YAML that was evaluated can be what denies.
         return (Cause.SELECTOR if intent is Decision.DENY else Cause.UNKNOWN), None
     return (Cause.UNKNOWN if last is Decision.UNKNOWN else Cause.NONE), None
+
+
+def explained_by(pair: tuple[Layer, Layer], rules: tuple[Deviation, ...]) -> tuple[Deviation, ...]:
+    """The rules of EKS by which these two layers differ; what the controller has yet to do is none."""
+    left, right = (ORDER.index(layer) if layer in ORDER else len(ORDER) for layer in pair)
+    return tuple(
+        rule
+        for rule in rules
+        if rule.code != "NOT_RESOLVED_YET"
+        and left <= ORDER.index(rule.between[0])
+        and ORDER.index(rule.between[1]) <= right
+    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kubectl_netpol.diagnose.layers import BY_DESIGN, OPEN_TO_THE_PROGRAM, Cause, LegVerdict
 from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.policy import networkpolicy
 from kubectl_netpol.policy.nodes import AGENT_LOG
 from kubectl_netpol.policy.world import (
     APPLICATION_POLICY,
@@ -14,6 +17,8 @@ from kubectl_netpol.policy.world import (
     namespace_of,
     node_of,
 )
+
+Json = dict[str, Any]
 
 RESOURCES = {CLUSTER_POLICY: "clusternetworkpolicy", APPLICATION_POLICY: "applicationnetworkpolicy"}
 
@@ -102,18 +107,26 @@ def _unknown_next(leg: LegVerdict, *, api_only: bool) -> str:
 
 
 def _edit(leg: LegVerdict, world: World) -> str:
-    """The arguments of kubectl that open the policy that is to be changed."""
+    """The arguments of kubectl that open the policy that is to be changed: the one that the reason is about."""
+    reasons = [found.text for found in leg.by_rule] + [near.text for near in leg.near[:1]]
+    intent = leg.verdict(Layer.INTENT)
     cluster = world.cluster_policies_selecting(leg.pod)
-    decided = leg.verdict(Layer.INTENT)
-    if decided.code.startswith(("ADMIN_", "BASELINE_")):
-        named = [policy for policy in cluster if f" {name_of(policy)} " in f" {decided.why} "]
-        if named:
-            return f"edit {RESOURCES[CLUSTER_POLICY]} {name_of(named[0])}"
-    selecting = world.policies_selecting(leg.pod)
-    policies = sorted(selecting, key=name_of)
-    nearest = [p for p in policies if leg.near and name_of(p) in leg.near[0].text]
-    first = next(iter([*nearest, *policies]), None)
-    if first is None:
-        return f"edit {RESOURCES[CLUSTER_POLICY]} {name_of(cluster[0])}" if cluster else "get networkpolicies -A"
-    kind = RESOURCES.get(kind_of(first), "networkpolicy")
-    return f"-n {namespace_of(leg.pod)} edit {kind} {name_of(first)}"
+    policies = sorted(networkpolicy.isolating(world, leg.pod, leg.direction), key=name_of)
+    if intent.code.startswith(("ADMIN_", "BASELINE_")):
+        candidates = [*cluster, *policies]
+    else:
+        candidates = [*policies, *world.policies_selecting(leg.pod), *cluster]
+    if not candidates:
+        return f"-n {namespace_of(leg.pod)} get networkpolicies"
+    for text in (*reasons, intent.why, *intent.evidence):
+        words = set(text.replace(",", " ").split())
+        for policy in candidates:
+            if name_of(policy) in words:
+                return _edit_text(policy)
+    return _edit_text(candidates[0])
+
+
+def _edit_text(policy: Json) -> str:
+    resource = RESOURCES.get(kind_of(policy), "networkpolicy")
+    where = f"-n {namespace_of(policy)} " if namespace_of(policy) else ""
+    return f"{where}edit {resource} {name_of(policy)}"

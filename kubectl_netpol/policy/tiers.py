@@ -119,11 +119,8 @@ def _network_steps(found: Verdict) -> tuple[Step, ...]:
 
 def _by(found: Verdict) -> str:
     """The policies that a verdict of the NetworkPolicy tier names, without the rest of the sentence."""
-    for end in (" allows ", " isolates ", " isolate "):
-        head, cut, _ = found.why.partition(end)
-        if cut:
-            return head
-    return ""
+    heads = [found.why.partition(end)[0] for end in (" allows ", " isolates ", " isolate ") if end in found.why]
+    return min(heads, key=len, default="")
 
 
 def _rank(action: str) -> int:

@@ -50,7 +50,7 @@ def _pod_lines(found: Explanation, wide: bool, with_headers: bool) -> list[str]:
     if found.policies:
         lines += ["", "POLICIES against their PolicyEndpoints", *(f"  {one.text}" for one in found.policies)]
     if found.dns:
-        lines += ["", "DNS", *(f"  {one.text}" for one in found.dns)]
+        lines += ["", "DNS", *(f"  {one.text if one.allowed else f'{one.text}: {one.why}'}" for one in found.dns)]
     return lines
 
 
@@ -205,7 +205,7 @@ def _policy_data(found: Comparison) -> Json:
 def _layers_agree(found: Explanation) -> bool | None:
     """None where a layer could not be read."""
     if found.directions:
-        return {"allow": True, "deny": False}.get(found.decision.value)
+        return found.agrees
     if any(leg.break_between for leg in found.legs):
         return False
     unknown = any(v.decision is Decision.UNKNOWN for leg in found.legs for v in leg.verdicts)

@@ -13,17 +13,22 @@ from kubectl_netpol.cli import run
 
 HERE = Path(__file__).parent
 BUNDLE = HERE.parents[1] / "kubectl_netpol" / "examples" / "article.tar.gz"
+POLICY = HERE / "policy.yaml"
 QUESTIONS = {
     "explain-drop": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80"],
     "explain-allow": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80"],
     "explain-service": ["explain", "accesstrue", "--to", "svc/nginx"],
     "explain": ["explain", "pod/nginx"],
+    "explain-api-only": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80", "--api-only"],
+    "explain-api-only-pod": ["explain", "pod/nginx", "--api-only"],
+    "explain-what-if": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80", "-f", str(POLICY)],
+    "explain-what-if-pod": ["explain", "pod/nginx", "-f", str(POLICY)],
     "maps": ["maps", "pod/nginx"],
     "explain-established": ["explain", "pod/nginx", "--from", "accesstrue", "--port", "80", "--source-port", "33922"],
     "conntrack": ["conntrack", "pod/nginx"],
     "maps-ingress": ["maps", "pod/nginx", "--direction", "ingress"],
 }
-CODES = {"explain-drop": 1}
+CODES = {"explain-drop": 1, "explain-api-only": 1, "explain-what-if": 1, "explain-what-if-pod": 1}
 
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])

@@ -22,7 +22,7 @@ from kubectl_netpol.diagnose import expected, plan
 from kubectl_netpol.diagnose.expected import ExpectedMaps
 from kubectl_netpol.kernel import encode, layouts
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import MapView
+from kubectl_netpol.model.kernel import ClusterSlot, MapView, Slot
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.node import transport
 from kubectl_netpol.policy import modelled, selectors
@@ -38,9 +38,9 @@ from tests.lab.ringbuf import RingBuffer
 Json = dict[str, Any]
 Key = tuple[str, str]
 
-TCP_PORTS = (80, 87, 443, 8050, 8080)
+TCP_PORTS = (80, 81, 87, 443, 8080, 8100)
 UDP_PORTS = (53, 80)
-"""What everybody is asked for: ports of rules, inside of ranges, of the 30 rules that do not all fit, and others."""
+"""What everybody is asked for: ports of rules, ends of ranges, of the 30 rules that do not all fit, and others."""
 NETWORKS = {4: "172.31.96.0/20", 6: "2001:db8:42:1::/64"}
 CANONICAL_FROM = 10402
 """Agents before keep one of several texts of a prefix (agent facts 5.3)."""
@@ -72,12 +72,17 @@ class Model:
         return [pod for pod in self.world.snapshot.items("pods") if pod["status"].get("phase") == "Running"]
 
 
-def kept_slots(one: Expected | ExpectedTier, npa_gen: int, choose: random.Random) -> list[tuple[int, ...]]:
+def kept_slots(one: Expected, npa_gen: int, choose: random.Random) -> list[Slot]:
     """The slots of an entry as an agent of the generation might write them: in any order, and some by chance."""
-    slots: list[tuple[int, ...]] = sorted(one.slots)
-    if npa_gen < CANONICAL_FROM and isinstance(one, Expected) and one.others:
-        slots = sorted(choose.choice([frozenset(one.slots), *one.others]))
-    return choose.sample(slots, min(len(slots), layouts.SLOTS))
+    slots = frozenset(one.slots)
+    if npa_gen < CANONICAL_FROM:
+        slots = choose.choice([slots, *one.others])
+    return choose.sample(sorted(slots), min(len(slots), layouts.SLOTS))
+
+
+def kept_tier_slots(one: ExpectedTier, choose: random.Random) -> list[ClusterSlot]:
+    """The same of an entry of cluster policies."""
+    return choose.sample(one.slots, min(len(one.slots), layouts.SLOTS))
 
 
 # ---- the lab
@@ -214,20 +219,22 @@ class Scene:
 
     def _write(self, agent: Agent, identifier: str, maps: ExpectedMaps, choose: random.Random) -> None:
         npa_gen, direction = agent.generation.npa_gen, maps.direction
+        size = layouts.SLOTS * layouts.NP_SLOT.size
         rules = {
-            encode.lpm_key(prefix): encode.np_value(kept_slots(one, npa_gen, choose), layouts.NP_SLOT.size * 24)
+            encode.lpm_key(prefix): encode.np_value(kept_slots(one, npa_gen, choose), size)
             for prefix, one in maps.rules.items()
         }
         self._replace(agent, agent.map_pin(identifier, f"{direction}_map"), rules)
         if self.has_cluster_policy:
+            size = layouts.SLOTS * layouts.CP_SLOT.size
             cluster = {
-                encode.lpm_key(prefix): encode.cp_value(kept_slots(one, npa_gen, choose), layouts.CP_SLOT.size * 24)
+                encode.lpm_key(prefix): encode.cp_value(kept_tier_slots(one, choose), size)
                 for prefix, one in maps.tiers.items()
             }
             self._replace(agent, agent.map_pin(identifier, f"cp_{direction}_map"), cluster)
         states = {key: layouts.DEFAULT_ALLOW if state is None else state for key, state in maps.states.items()}
         known = [(key, state) for key, state in states.items() if key < agent.generation.pod_state_keys]
-        entries = dict(zip(*(list(part) for part in _pairs(known)), strict=True))
+        entries = dict(zip(*_pairs(known), strict=True))
         self._replace(agent, agent.map_pin(identifier, f"{direction}_pod_state_map"), entries)
 
     @staticmethod

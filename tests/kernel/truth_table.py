@@ -193,11 +193,22 @@ class Table:
 
     @property
     def counted(self) -> Counter[str]:
-        """Cells by what they met, and those that the model left open."""
+        """Cells by what they met, and those that the model left open or in which the YAML means something else."""
         left_open = sum(self.predicted(cell) == "open" for cell in self.cells)
-        return Counter({**Counter(cell.met for cell in self.cells), "cells": len(self.cells), "open": left_open})
+        otherwise = sum(any(any(self._otherwise(leg)) for leg in self.legs(cell)) for cell in self.cells)
+        more = {"cells": len(self.cells), "open": left_open, "deviating": otherwise}
+        return Counter({**Counter(cell.met for cell in self.cells), **more})
 
     # ---- INTENT
+
+    def _otherwise(self, leg: Leg) -> Iterator[tuple[tuple[Ends, ...], Verdict]]:
+        """INTENT where it is not what the maps say, of each pod behind a ClusterIP on its own."""
+        for ends in leg.backends or (leg.ends,):
+            # Behind its own Service: nobody can ask about that.
+            if ends.peer_pod is not leg.pod:
+                intent, found = tiers.evaluate(ends, self.model.world), self.expected(leg).decision
+                if Decision.UNKNOWN not in (intent.decision, found) and intent.decision is not found:
+                    yield (ends,) if leg.backends else (), intent
 
     def unexplained(self) -> Iterator[str]:
         """Where the YAML says otherwise than the maps, and no deviation says why."""
@@ -207,20 +218,13 @@ class Table:
 
     def _unexplained(self, leg: Leg) -> Iterator[str]:
         found, world = self.expected(leg), self.model.world
-        if found.decision is Decision.UNKNOWN or found.code in layers.BY_DESIGN:
+        if found.code in layers.BY_DESIGN:
             return
-        maps = self.model.maps(leg.pod, leg.ends.direction)
-        for ends in leg.backends or (leg.ends,):
-            if ends.peer_pod is leg.pod:
-                # Behind its own Service: nobody can ask about that.
-                continue
-            intent = tiers.evaluate(ends, world)
-            if intent.decision in (found.decision, Decision.UNKNOWN):
-                continue
-            resolved = endpoints.evaluate(leg.ends, world)
-            backends = (ends,) if leg.backends else ()
+        maps, resolved = self.model.maps(leg.pod, leg.ends.direction), endpoints.evaluate(leg.ends, world)
+        for backends, intent in self._otherwise(leg):
             reasons = deviations.of_resolution(leg.ends, backends, intent, resolved, world)
             reasons += deviations.of_agent(leg.ends, resolved, found, maps, world)
+            # A model is never behind itself.
             if not any(reason.code != "NOT_RESOLVED_YET" for reason in reasons):
                 texts = (f"{verdict.layer} {verdict.word}, {verdict.why}" for verdict in (intent, resolved, found))
                 yield f"{leg.ends.direction} of {ref(leg.pod)}: {'; '.join(texts)}"

@@ -92,9 +92,15 @@ def _named(port: Json) -> bool:
 
 
 def _ports_on(ports: Sequence[Json], pods: Iterable[Json]) -> list[dict[str, Any]]:
-    """Named ports as the union of what these pods call so; the others unchanged."""
+    """Named ports as the union of what these pods call so; the others unchanged.
+
+    With a name among them the controller takes all of a rule's ports pod by pod (pkg/resolvers/endpoints.go,
+    getIngressRulesPorts), so that none is left where there is no pod.
+    """
     out: list[dict[str, Any]] = []
     pods = list(pods)
+    if not pods and any(_named(port) for port in ports):
+        return out
     for port in ports:
         if not _named(port):
             out.append(_resolved(port))
@@ -114,18 +120,19 @@ class _Cluster:
     namespaces: Sequence[Json]
     services: Sequence[Json]
 
-    def selected(self, policy: Json) -> list[Json]:
-        """Host network pods are peers, but are not selected (>= 1.1.2)."""
+    def receiving(self, policy: Json) -> list[Json]:
+        """The pods whose named ports count in ingress rules, host network pods too."""
         namespace = policy["metadata"]["namespace"]
         selector = policy["spec"].get("podSelector")
         return [
             p
             for p in self.pods
-            if p["metadata"]["namespace"] == namespace
-            and selector_matches(selector, _labels(p))
-            and _counts(p)
-            and not p["spec"].get("hostNetwork")
+            if p["metadata"]["namespace"] == namespace and selector_matches(selector, _labels(p)) and _counts(p)
         ]
+
+    def selected(self, policy: Json) -> list[Json]:
+        """Host network pods are peers, but are not selected (>= 1.1.2)."""
+        return [p for p in self.receiving(policy) if not p["spec"].get("hostNetwork")]
 
     def peer_namespaces(self, peer: Json, own: str) -> list[str]:
         if peer.get("namespaceSelector") is None:
@@ -162,15 +169,13 @@ class _Cluster:
         return found
 
     def backing_pods(self, service: Json) -> list[Json]:
-        selector = service["spec"].get("selector")
-        if not selector:
-            return []
+        """Of any phase; without a selector all of the namespace (endpoints.go, getMatchingServicePort)."""
+        selector = service["spec"].get("selector") or {}
         return [
             p
             for p in self.pods
             if p["metadata"]["namespace"] == service["metadata"]["namespace"]
             and selector_matches({"matchLabels": selector}, _labels(p))
-            and _counts(p)
         ]
 
     # service ports ----------------------------------------
@@ -195,19 +200,28 @@ class _Cluster:
             if type(target) is type(port["port"]) and target == port["port"]:
                 return int(candidate["port"])
         backing = self.backing_pods(service)
-        if not backing:
+        found = next((c for p in backing if (c := _on_pod(p, port["port"], protocol, candidates))), None)
+        if found is None:
             return None
-        wanted = _number(backing[0], port["port"], protocol)
-        for candidate in candidates:
-            target = candidate.get("targetPort", candidate["port"])
-            if wanted is not None and _number(backing[0], target, protocol) == wanted:
-                if not _named(port) and isinstance(target, str):
-                    # It may mean another number on another pod: then the ClusterIP is left out.
-                    numbers = {_number(p, target, protocol) for p in backing}
-                    if any(n is not None and not _allowed(n, protocol, allowed) for n in numbers):
-                        return None
-                return int(candidate["port"])
+        target = found.get("targetPort", found["port"])
+        if not _named(port) and isinstance(target, str):
+            # It may mean another number on another pod: then the ClusterIP is left out.
+            numbers = {_number(p, target, protocol) for p in backing}
+            if any(n is not None and not _allowed(n, protocol, allowed) for n in numbers):
+                return None
+        return int(found["port"])
+
+
+def _on_pod(pod: Json, wanted: int | str, protocol: str, candidates: Sequence[Json]) -> Json | None:
+    """The Service port that leads where the policy's port does on this pod."""
+    number = _number(pod, wanted, protocol)
+    if number is None:
         return None
+    for candidate in candidates:
+        target = candidate.get("targetPort", candidate["port"])
+        if number == (_number(pod, target, protocol) if isinstance(target, str) else target):
+            return candidate
+    return None
 
 
 def _number(pod: Json, port: int | str, protocol: str) -> int | None:
@@ -240,10 +254,10 @@ def _block_entry(peer: Json, ports: Sequence[Json]) -> dict[str, Any]:
     return _entry(peer["ipBlock"]["cidr"], ports, peer["ipBlock"].get("except") or ())
 
 
-def _ingress(rules: Iterable[Json], selected: list[Json], own: str, cluster: _Cluster) -> list[dict[str, Any]]:
+def _ingress(rules: Iterable[Json], receiving: list[Json], own: str, cluster: _Cluster) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for rule in rules:
-        ports = _ports_on(rule.get("ports") or (), selected)
+        ports = _ports_on(rule.get("ports") or (), receiving)
         if rule.get("ports") and not ports:
             continue
         if not rule.get("from"):
@@ -377,7 +391,7 @@ def resolve(
         selected = cluster.selected(policy)
         lists = {
             "podSelectorEndpoints": [_listed(p) for p in selected],
-            "ingress": merge(_ingress(spec.get("ingress") or (), selected, namespace, cluster)),
+            "ingress": merge(_ingress(spec.get("ingress") or (), cluster.receiving(policy), namespace, cluster)),
             "egress": merge(_egress(spec.get("egress") or (), namespace, cluster)),
         }
         found += _slices(policy, lists, chunk)

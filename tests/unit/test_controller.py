@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.policy import controller
+from kubectl_netpol.policy.ports import ALL_PORTS, Port
 from tests.unit.builders import (
     NODE_IP,
     container_port,
@@ -554,6 +555,10 @@ OTHER_NAME = pod("web-5", "10.0.1.6", labels=WEB, ports=[container_port(9090, "h
 UDP_TOO = pod(
     "web-6", "10.0.1.8", labels=WEB, ports=[container_port(8080, "http"), container_port(9090, "http", "UDP")]
 )
+ADMIN_FIRST = pod("web-7", "10.0.1.10", labels=WEB, ports=[container_port(9090, "admin"), container_port(8080, "http")])
+ONLY_UDP = pod("web-8", "10.0.1.11", labels=WEB, ports=[container_port(8080, "http", "UDP")])
+DB = pod("db-1", "10.0.1.12", labels={"app": "db"}, ports=[container_port(9090, "http")])
+DB_SAME = pod("db-2", "10.0.1.13", labels={"app": "db"}, ports=[container_port(8080, "http")])
 NONE: list = []
 TRANSLATED = {
     "6.4 by targetPort": ([{"port": 8080}], [service_port(80, 8080)], NONE, "80/TCP"),
@@ -654,6 +659,25 @@ TRANSLATED = {
         [UDP_TOO],
         "80/TCP",
     ),
+    "6.4 elsewhere under another name does not matter": (
+        [{"port": 8080}],
+        [service_port(80, "http")],
+        [ADMIN_FIRST],
+        "80/TCP",
+    ),
+    "6.4 elsewhere on a pod that is not behind the Service does not matter": (
+        [{"port": 8080}],
+        [service_port(80, "http")],
+        [SAME, DB],
+        "80/TCP",
+    ),
+    "6.4 a name: not through a pod that is not behind the Service": (
+        [{"port": "http"}],
+        [service_port(80, 8080)],
+        [DB_SAME],
+        None,
+    ),
+    "6.4 a name: of the same protocol": ([{"port": "http"}], [service_port(80, 8080)], [ONLY_UDP], None),
     "6.4 policy ports by name lead past nothing": (
         [{"port": "http"}],
         [service_port(80, "http")],
@@ -774,7 +798,7 @@ def test_skipped_peers_and_why(made, direction, expected):
 @pytest.mark.parametrize(
     "made",
     [
-        ingress({"from": [CLIENTS], "ports": [{"port": "http"}, {"port": "nope"}]}),
+        ingress({"from": [CLIENTS, BLOCK], "ports": [{"port": "http"}, {"port": "nope"}]}),
         egress({**TO_WEB, "ports": [{"port": "http"}]}),
         egress({"to": [{"podSelector": match(app="gone")}]}),
     ],
@@ -801,6 +825,11 @@ MERGED = {
     "6.5 all ports of a protocol and one": ([UDP, HTTP], ["10.0.1.3 80/TCP,all UDP ports"], None),
     "6.5 all ports and all of a protocol": ([ALL, UDP], ["10.0.1.3"], ["10.0.1.3 all UDP ports"]),
     "6.5 ports are deduplicated": ([HTTP, HTTP], ["10.0.1.3 80/TCP"], None),
+    "6.5 endPort tells ports apart": (
+        [HTTP, {"from": [CLIENTS], "ports": [{"port": 80, "endPort": 90}]}],
+        ["10.0.1.3 80/TCP,80-90/TCP"],
+        None,
+    ),
     "6.5 excepts are part of the key": (
         [{"from": [BLOCK]}, {"from": [WIDE], "ports": WIDE_HTTP}],
         ["10.0.0.0/8 80/TCP", "10.0.0.0/8 except 10.8.0.0/16,10.9.0.0/16"],
@@ -833,6 +862,14 @@ def test_entries_of_one_prefix_are_merged(rules, since_113, narrow):
     wanted = controller.resolution(known, cluster).wanted[Direction.INGRESS]
     assert texts(controller.merged(wanted)) == sorted(since_113)
     assert texts(controller.merged(wanted, narrow=True)) == sorted(narrow or since_113)
+
+
+def test_all_ports_give_way_to_others_and_to_nothing_else():
+    http = Port("TCP", 80)
+    assert controller.narrowed([http, *ALL_PORTS]) == {http}
+    assert controller.narrowed(ALL_PORTS) == set(ALL_PORTS)
+    assert controller.union([http, *ALL_PORTS]) == set(ALL_PORTS)
+    assert controller.union([http]) == {http}
 
 
 def texts(merged) -> list[str]:
@@ -918,6 +955,12 @@ def test_an_application_policy_says_why_an_empty_to_brings_nothing():
         ("spec.egress[0]", reason),
         ("spec.egress[1]", reason),
     ]
+
+
+def test_an_application_policy_says_of_a_block_what_a_network_policy_says():
+    cluster, made = with_policy("ApplicationNetworkPolicy", egress({"to": [BLOCK], "ports": [{"port": "http"}]}))
+    [skipped] = controller.resolution(made, cluster).skipped[Direction.EGRESS]
+    assert skipped.reason == "a named port cannot be resolved for addresses, so the controller drops it"
 
 
 def test_domains_know_their_rule():

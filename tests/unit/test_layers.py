@@ -29,6 +29,7 @@ from tests.unit.builders import (
     meta,
     pod,
     pod_document,
+    policy,
     program,
     route,
     service,
@@ -403,3 +404,37 @@ def test_a_route_to_another_link_leaves_the_verdict_open():
     found = leg(article(doc)).decided_by
     assert (found.decision.value, found.code) == ("unknown", "VETH_DISPUTED")
     assert f"the route to {NGINX_IP} goes to other" in found.why
+
+
+BLOCK = {"ipBlock": {"cidr": "10.0.0.0/16", "except": ["10.0.96.0/24"]}}
+TWO = {
+    "networkpolicies": [
+        policy("wide", selects={"app": "nginx"}, ingress=[{"from": [BLOCK]}]),
+        policy("wider", selects={"app": "nginx"}, ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]),
+    ],
+    "policyendpoints": [
+        endpoint("wide", pods=[NGINX], ingress=[entry("10.0.0.0/16", excepts=["10.0.96.0/24"])]),
+        endpoint("wider", pods=[NGINX], ingress=[entry("10.0.0.0/8")]),
+    ],
+}
+WIDE_MAP = {"10.0.0.0/8": [ANY], "10.0.0.0/16": [ANY], "10.0.0.1/32": [ANY]}
+
+
+@pytest.mark.parametrize(
+    ("held", "expected", "differ", "by_rule"),
+    [
+        (
+            {**WIDE_MAP, "10.0.96.0/24": [(255, 0, 0)]},
+            "ALLOW ALLOW DROP DROP DROP -",
+            ("ENDPOINTS", "EXPECTED"),
+            ["EXCEPT_WINS"],
+        ),
+        (WIDE_MAP, "ALLOW ALLOW DROP ALLOW ALLOW -", ("EXPECTED", "PINNED"), []),
+    ],
+    ids=["by rule alone", "and the except was not written"],
+)
+def test_what_is_broken_is_told_before_what_differs_by_rule(held, expected, differ, by_rule):
+    found = leg(article(pod_document(NGINX, ingress=held), **TWO), "accessfalse")
+    assert (words(found), found.cause, between(found)) == (expected, Cause.KERNEL, differ)
+    assert [one.code for one in found.by_rule] == by_rule
+    assert [one.code for one in found.deviations] == ["EXCEPT_WINS"]

@@ -26,7 +26,7 @@ from kubectl_netpol.model.flow import Direction, Flow
 from kubectl_netpol.model.verdict import Decision, Verdict
 from kubectl_netpol.policy import endpoints, modelled, targets, tiers
 from kubectl_netpol.policy.networkpolicy import Ends
-from kubectl_netpol.policy.world import World, namespace_of, on_host_network, pod_ip
+from kubectl_netpol.policy.world import namespace_of, on_host_network, pod_ip
 from tests.random_cluster import OUTSIDE, PROBES, addresses, random_cluster
 from tests.unit import reference
 from tests.unit.builders import world
@@ -142,9 +142,9 @@ def differ(left: Verdict, right: Verdict) -> bool:
     return left.decision in DECIDED and right.decision in DECIDED and left.decision is not right.decision
 
 
-def check(cluster: Cluster) -> Counter[str]:
-    """How often each code is named; fails where one is missing, or is there without a difference."""
-    pipeline, count = Pipeline(cluster), Counter[str]()
+def check(cluster: Cluster) -> Iterator[tuple[Asked, Answer]]:
+    """All questions with their answers; fails where a reason is missing, or is there without a difference."""
+    pipeline = Pipeline(cluster)
     for asked in pipeline.legs():
         answer = pipeline.ask(asked)
         where = f"{asked.ends.pod['metadata']['name']} {packet(asked.ends)}: {answer.chain}: {answer.found}"
@@ -162,15 +162,15 @@ def check(cluster: Cluster) -> Counter[str]:
             assert bool(by_agent) is differ(answer.resolved, answer.should), where
         # The controller's model has made the PolicyEndpoints: it cannot be behind.
         assert answer.codes <= set(deviations.CODES) - {"NOT_RESOLVED_YET", "FIRST_PEER"}, where
-        count.update(answer.codes)
-    return count
+        yield asked, answer
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @settings(max_examples=10)
 @given(seed=SEEDS)
 def test_every_difference_has_its_reason(family: int, seed: int) -> None:
-    check(random_cluster(random.Random(seed), family=family, pods=4, policies=5))
+    for _ in check(random_cluster(random.Random(seed), family=family, pods=4, policies=5)):
+        pass
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -188,33 +188,25 @@ def test_without_deviating_policies_all_layers_agree(family: int, seed: int) -> 
         assert answer.should.decision in (answer.intent.decision, Decision.NONE), (packet(asked.ends), answer.chain)
 
 
+SEEDS_OF_CODES = (0, 17, 34, 38, 61, 128, 138, 161, 170, 177, 181, 188, 206, 268, 273, 318, 366)
+"""Found by a search over the first 400: together they meet all codes but those of ``ELSEWHERE``."""
+ELSEWHERE = {"EXCEPT_LOST", "FIRST_ADDRESS", "FIRST_PEER", "HOST_BITS", "NOT_RESOLVED_YET", "RANGE_LOST"}
+"""Too seldom, or not in a random cluster at all: test_deviations.py has an example of each."""
+
+
 @pytest.fixture(scope="module")
-def clusters() -> list[Cluster]:
-    """The same ones each time."""
-    return [random_cluster(random.Random(seed), family=4 if seed % 2 else 6, pods=4, policies=6) for seed in range(24)]
+def clusters() -> list[tuple[Pipeline, list[tuple[Asked, Answer]]]]:
+    """The same ones each time, with all that is to be said of them."""
+    found = []
+    for seed in SEEDS_OF_CODES:
+        cluster = random_cluster(random.Random(seed), family=4 if seed % 2 else 6, pods=4, policies=6)
+        found.append((Pipeline(cluster), list(check(cluster))))
+    return found
 
 
-def test_the_search_meets_most_codes(clusters: list[Cluster]) -> None:
-    """Each of the rest has an example in test_deviations.py."""
-    total = Counter[str]()
-    for cluster in clusters:
-        total += check(cluster)
-    assert {code for code, count in total.items() if count > 1} >= {
-        "CLUSTER_IP",
-        "CUT_OFF",
-        "DOMAIN_NAME",
-        "EMPTY_TO",
-        "EXCEPT_WINS",
-        "HOST_NETWORK_PEER",
-        "ICMPV6",
-        "NAMED_PORT",
-        "NO_POLICY_TYPES",
-        "OTHER_FAMILY",
-        "OWN_NODE",
-        "POLICY_TYPES",
-        "RULE_ORDER",
-        "SHARED_IDENTIFIER",
-    }
+def test_the_search_meets_all_codes(clusters: list[tuple[Pipeline, list[tuple[Asked, Answer]]]]) -> None:
+    met = {code for _, answers in clusters for _, answer in answers for code in answer.codes}
+    assert met == set(deviations.CODES) - ELSEWHERE
 
 
 # ---- what is named is the reason: without it the layers agree
@@ -256,15 +248,18 @@ def without_excepts(cluster: Cluster) -> None:
 
 def split(peer: Json) -> list[Json]:
     block = peer.get("ipBlock") or {}
-    blocks = [ip_network(block["cidr"])] if block.get("except") else []
-    for text in block.get("except") or ():
+    if not block.get("except"):
+        return [peer]
+    blocks: list[Any] = [ip_network(block["cidr"])]
+    for text in block["except"]:
         out = ip_network(text)
         blocks = [
             part
             for one in blocks
             for part in (one.address_exclude(out) if out.subnet_of(one) else [] if one.subnet_of(out) else [one])
         ]
-    return [{"ipBlock": {"cidr": str(one)}} for one in blocks] or [peer]
+    nobody = {"podSelector": {"matchLabels": {"no": "one"}}}
+    return [{"ipBlock": {"cidr": str(one)}} for one in blocks] or [nobody]
 
 
 def without_the_host_network(cluster: Cluster) -> None:
@@ -319,34 +314,30 @@ def remedied(cluster: Cluster, codes: set[str], asked: Asked) -> tuple[Pipeline,
     return (pipeline, again) if pipeline.intent(again) == Pipeline(cluster).intent(asked) else None
 
 
-def test_without_what_is_named_the_layers_agree(clusters: list[Cluster]) -> None:
-    """But where two rules lead to the same, of which one is named."""
-    settled, named_again, tried = 0, 0, Counter[str]()
-    for cluster in clusters:
-        pipeline, seen = Pipeline(cluster), Counter[frozenset[str]]()
-        for asked in pipeline.legs():
-            answer = pipeline.ask(asked)
+def test_without_what_is_named_the_layers_agree(
+    clusters: list[tuple[Pipeline, list[tuple[Asked, Answer]]]],
+) -> None:
+    """But where two rules lead to the same, each alone: one of them is named, and then the other."""
+    settled, another, tried = 0, 0, Counter[str]()
+    for pipeline, answers in clusters:
+        seen = Counter[frozenset[str]]()
+        for asked, answer in answers:
             codes = frozenset(answer.codes)
             if not codes or not codes <= set(REMEDIES) or asked.backends or seen[codes] >= 6:
                 continue
             seen[codes] += 1
-            then = remedied(cluster, set(codes), asked)
+            then = remedied(pipeline.cluster, set(codes), asked)
             if then is None:
                 continue
             after = then[0].ask(then[1])
             tried.update(codes)
             assert not codes & after.codes, (answer.found, after.found)
-            settled += not after.found
-            named_again += bool(after.found)
-    assert set(tried) >= {
-        "POLICY_TYPES",
-        "NO_POLICY_TYPES",
-        "EMPTY_TO",
-        "SHARED_IDENTIFIER",
-        "EXCEPT_WINS",
-        "RULE_ORDER",
-    }
-    assert named_again * 10 < settled, (settled, named_again)
+            # Layers that came after, and agreed by chance with what was wrong before them, may differ now.
+            again = {one.between for one in answer.found} & {one.between for one in after.found}
+            settled += not again
+            another += bool(again)
+    assert set(tried) == set(REMEDIES) - {"EXCEPT_LOST"}
+    assert another * 10 < settled, (settled, another)
 
 
 # ---- needed
@@ -367,12 +358,3 @@ def test_of_those_that_are_enough_alone_one_is_named(enough: set[int]) -> None:
 
     [one] = needed(range(8), decide, Decision.DENY)
     assert one in enough
-
-
-def test_the_names_of_worlds_are_not_mixed_up() -> None:
-    """The model makes PolicyEndpoints of one namespace and of the cluster, and finds them again."""
-    cluster = random_cluster(random.Random(5), pods=4, policies=6)
-    found: World = modelled.modelled(world(**cluster), "team-a")
-    policies = [p for p in cluster["networkpolicies"] if p["metadata"]["namespace"] == "team-a"]
-    assert policies
-    assert all(endpoints.of_policy(found, policy) for policy in policies)

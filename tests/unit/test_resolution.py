@@ -21,7 +21,7 @@ from tests.unit.builders import (
     pod,
     policy,
 )
-from tests.unit.policy_builders import acts, cluster_endpoint, cnp, number, pods, rule, span, with_policy
+from tests.unit.policy_builders import acts, cluster_endpoint, cnp, number, pods, rule, span, to, with_policy
 
 NP, ANP, CNP = "NetworkPolicy", "ApplicationNetworkPolicy", "ClusterNetworkPolicy"
 WEB = {"app": "web"}
@@ -60,6 +60,7 @@ def codes(found) -> list[str]:
     return [drift.code for drift in found.drifts]
 
 
+OTHER = {"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
 C_HTTP = entry("10.0.1.3", pe_port(80))
 C_ALL = entry("10.0.1.3")
 FROM_CLIENT, FROM_CLIENT_HTTP = {"from": [CLIENTS]}, {"from": [CLIENTS], "ports": HTTP}
@@ -126,6 +127,17 @@ DRIFTS = {
     "the isolation of one slice of several": ([], [slice_(), slice_(suffix="2", isolation=("Egress",))], ["ISOLATION"]),
     "the selector of before": ([], [slice_(selector={"matchLabels": {"app": "api"}})], ["SELECTOR"]),
     "the selector of one slice of several": ([], [slice_(), slice_(suffix="2", selector={})], ["SELECTOR"]),
+    "the isolation of all slices, said once": (
+        [],
+        [slice_(isolation=()), slice_(suffix="2", isolation=())],
+        ["ISOLATION"],
+    ),
+    "the selector of all slices, said once": (
+        [],
+        [slice_(selector={}), slice_(suffix="2", selector={})],
+        ["SELECTOR"],
+    ),
+    "one entry is right and another missing": ([FROM_CLIENT, OTHER], [slice_(C_ALL)], ["MISSING"]),
     "all at once": (
         [FROM_CLIENT],
         [slice_(entry("10.0.1.9"), pods=[CLIENT], isolation=(), selector={})],
@@ -137,7 +149,8 @@ DRIFTS = {
 @pytest.mark.parametrize(("rules", "slices", "expected"), DRIFTS.values(), ids=DRIFTS)
 def test_drifts(rules, slices, expected):
     for order in itertools.permutations(slices):
-        assert codes(compare(NP, ours(*rules), list(order))) == expected
+        found = compare(NP, ours(*rules), list(order))
+        assert (codes(found), found.release) == (expected, "")
 
 
 def test_slices_of_other_policies_and_namespaces_do_not_count():
@@ -180,6 +193,9 @@ def test_sentences():
         "np: 1 slice: 5 ingress entries are missing: 192.0.2.1 on all ports, 192.0.2.2 on all ports, "
         "192.0.2.3 on all ports and 2 more"
     )
+    assert compare(NP, ours(*rules[:3]), [slice_()]).text.endswith(
+        ": 192.0.2.1 on all ports, 192.0.2.2 on all ports, 192.0.2.3 on all ports"
+    )
     found = compare(NP, ours({"from": [BLOCK], "ports": HTTP}), [slice_(C_ALL)])
     assert [drift.text for drift in found.drifts] == [
         "1 ingress entries are missing: 10.0.0.0/8 except 10.1.0.0/16 on 80/TCP",
@@ -211,7 +227,6 @@ def test_names_of_other_kinds():
 # ---- releases (agent facts 6.5, 6.6)
 
 NARROW = "as controllers 1.0.7 to 1.1.2 merge: all ports of a prefix give way to the ports of another rule"
-OTHER = {"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
 OLDER = {
     "narrowed": ([FROM_CLIENT, FROM_CLIENT_HTTP], [slice_(C_HTTP)], [], NARROW),
     "narrowed in one prefix of two": (
@@ -294,6 +309,13 @@ CLUSTER_POLICIES = {
     "6.6 from[0] means no namespace, and the rest is lost": ([deny(NOWHERE, CLIENT_PODS)], [], [], LOST),
     "6.6 the rest of another rule is not": ([deny(NOWHERE, CLIENT_PODS), deny(ports=[number(80)])], [D_HTTP], [], ""),
     "6.6 lost, and another rule is missing": ([deny(NOWHERE, pods(WEB)), deny()], [], ["MISSING"], LOST),
+    "6.6 lost, and the rest is narrowed": (
+        [deny(NOWHERE, CLIENT_PODS, ports=[number(81)]), deny(), deny(ports=[number(80)])],
+        [D_HTTP],
+        [],
+        LOST,
+    ),
+    "a rule without peers means nobody": ([deny(ports=[number(80)]), rule("Deny")], [], ["MISSING"], ""),
     "6.6 from[1] means no namespace": ([deny(CLIENT_PODS, NOWHERE)], [], ["MISSING"], ""),
 }
 
@@ -302,6 +324,13 @@ CLUSTER_POLICIES = {
 def test_cluster_policies(rules, elements, expected, release):
     found = compare(CNP, cnp(subject=SUBJECT, ingress=rules), [cluster_endpoint(pods=[FAR], ingress=elements)])
     assert (codes(found), found.release) == (expected, release)
+
+
+def test_egress_rules_of_cluster_policies_are_not_lost_with_their_first_peer():
+    """6.6 speaks of ingress rules only."""
+    made = cnp(subject=SUBJECT, egress=[to("Deny", NOWHERE, CLIENT_PODS)])
+    found = compare(CNP, made, [cluster_endpoint(pods=[FAR])])
+    assert (codes(found), found.release) == (["MISSING"], "")
 
 
 def test_pods_of_cluster_policies_are_compared_and_isolation_and_selector_are_not():

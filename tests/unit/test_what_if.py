@@ -173,3 +173,9 @@ def test_text_and_data():
     assert data["whatIf"]["maps"][0] == {
         "direction": "ingress", "map": "ingress_map", "entry": f"{TRUE_IP}/32", "now": "all ports", "then": None,
     }  # fmt: skip
+
+
+def test_the_data_of_a_pod_still_says_whether_its_layers_agree_now():
+    data = report.as_data(ask(with_flows(flow_in(TRUE_IP)), NOBODY))
+    assert (data["layersAgree"], data["verdict"]) == (True, None)
+    assert data["whatIf"]["establishedFlows"]["total"] == 1
