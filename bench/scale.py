@@ -1,7 +1,7 @@
 """Large clusters: what one question and all pods cost, against reading the same lists, and how it grows.
 
-`python bench/scale.py [PODS/POLICIES ...]`. Each thing measured is a process of its own, so that its peak memory is
-its own, and it reads the lists itself, so that what it costs beyond them is a ratio within one process.
+`python bench/scale.py [PODS/POLICIES ...]`, 1000/50 at least. Each thing measured is a process of its own, so that its
+peak memory is its own, and it reads the lists itself, so that what it costs beyond them is a ratio within one process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def one_flow(snapshot: Snapshot) -> Counts:
 def denied_flow(snapshot: Snapshot) -> Counts:
     """The same from a pod of another namespace, which nothing allows: near misses are looked for."""
     pod, _ = neighbours(snapshot)
-    other = next(pod for pod in snapshot.items("pods") if namespace_of(pod) == "team-13")
+    other = next(pod for pod in snapshot.items("pods") if namespace_of(pod) == "team-3")
     return ask(snapshot, Question(name_of(pod), source=ref(other), port="9999"), namespace_of(pod))
 
 
@@ -129,8 +129,9 @@ def scraper(snapshot: Snapshot) -> Json:
 def ask(snapshot: Snapshot, question: Question, namespace: str) -> Counts:
     """As the verb does it, without a node: plan and answer."""
     found = explain(make_plan(question, namespace, World(snapshot)), snapshot)
-    rows = sum(len(report.alignment.rows) for report in found.directions)
-    return {"legs": len(found.legs), "near misses": sum(len(leg.near) for leg in found.legs), "rows": rows}
+    if found.legs:
+        return {"legs": len(found.legs), "near misses": sum(len(leg.near) for leg in found.legs)}
+    return {"rows": sum(len(report.alignment.rows) for report in found.directions)}
 
 
 @dataclass(frozen=True)
@@ -216,18 +217,19 @@ def measure(size: str) -> tuple[Counts, dict[str, Cost]]:
 
 def table(job: str, sizes: Mapping[str, Counts], costs: Mapping[str, Cost]) -> None:
     """One job over all sizes. Linear growth is where "per pod and entry" stays what it was."""
-    print(f"  {job}: {(JOBS[job].__doc__ or '').splitlines()[0]}")
+    print(f"  {job}: {JOBS[job].__doc__}")
+    print("                   cpu s  x the lists  peak MiB  over them  us per pod and entry  x the size before")
     before = 0.0
     for size, cost in costs.items():
         work = sizes[size]["pods"] + sizes[size]["entries"]
-        seconds = cost.own if JOBS[job] is not the_lists else cost.lists
-        each = seconds / work
-        grown = f"{each / before:5.2f} x the size before" if before else ""
+        each = (cost.lists if JOBS[job] is the_lists else cost.own) / work
+        grown = f"{each / before:.2f}" if before else ""
         before = each
-        more = "".join(f", {number} {what}" for what, number in cost.counted.items())
+        over = (cost.peak - cost.peak_lists) / 1024
         print(
-            f"    {size:12} {seconds:8.2f} s {cost.ratio:6.2f} x the lists {cost.peak / 1024:6.0f} MiB "
-            f"({(cost.peak - cost.peak_lists) / 1024:+5.0f}) {each * 1e6:8.3f} us per pod and entry {grown}{more}",
+            f"    {size:12} {each * work:7.2f} {cost.ratio:12.2f} {cost.peak / 1024:9.0f} {over:10.0f} "
+            f"{each * 1e6:21.2f} {grown:>18}   "
+            + ", ".join(f"{number} {what}" for what, number in cost.counted.items()),
             flush=True,
         )
 

@@ -50,7 +50,12 @@ def _pod(pod: Json) -> Json:
     spec = pod.get("spec") or {}
     kept = _pick(spec, ("nodeName", "hostNetwork"))
     kept["containers"] = [_container(c) for c in spec.get("containers") or ()]
-    return {"metadata": _metadata(pod), "spec": kept, "status": _pick(pod.get("status") or {}, STATUS_OF_POD)}
+    status = _pick(pod.get("status") or {}, STATUS_OF_POD)
+    if "conditions" in status:
+        # All of them would be a quarter of what a large cluster takes in memory (bench/scale.py).
+        keys = ("type", "status", "lastTransitionTime")
+        status["conditions"] = [_pick(c, keys) for c in status["conditions"] if c.get("type") == "Ready"]
+    return {"metadata": _metadata(pod), "spec": kept, "status": status}
 
 
 def _namespace(obj: Json) -> Json:

@@ -6,7 +6,7 @@ docs/deviations.md has the list; ``resolved_otherwise`` and ``written_otherwise`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,16 @@ from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.nodes import AUTO_MODE
 from kubectl_netpol.policy.nodes import kind_of as node_kind
-from kubectl_netpol.policy.world import CLUSTER_POLICY, NETWORK_POLICY, World, node_of, pod_ip
+from kubectl_netpol.policy.world import (
+    CLUSTER_POLICY,
+    NETWORK_POLICY,
+    World,
+    kind_of,
+    name_of,
+    node_of,
+    pod_ip,
+    ref,
+)
 
 Json = dict[str, Any]
 
@@ -108,9 +117,19 @@ def _late(case: resolved_otherwise.Case, world: World) -> str:
     """What of the policies' PolicyEndpoints no release of the controller would leave like that; empty: nothing."""
     found = [resolution.compare(policy, world) for policy in (*case.policies, *case.cluster)]
     late = [one.text for one in found if one.drifts]
+    late += _left_behind(case.ends.pod, (*case.policies, *case.cluster), world)
     if not late:
         return ""
     return f"the PolicyEndpoints are not what the controller makes of the policies now: {'; '.join(late[:SHOWN])}"
+
+
+def _left_behind(pod: Json, selecting: Iterable[Json], world: World) -> Iterator[str]:
+    """PolicyEndpoints that list the pod, of policies that are gone or do not select it (any more)."""
+    known = {(kind_of(policy) == CLUSTER_POLICY, name_of(policy)) for policy in selecting}
+    for cluster, slices in ((False, endpoints.of_pod(world, pod)), (True, endpoints.cluster_of_pod(world, pod))):
+        for name in sorted({endpoints.policy_of(one) for one in slices}):
+            if (cluster, name) not in known:
+                yield f"those of {name} list {ref(pod)}, which no policy of that name selects"
 
 
 SHOWN = 3

@@ -165,6 +165,10 @@ class PolicySlices:
                 yield entry
 
 
+SHOWN = 4
+"""PolicyEndpoints that one sentence names."""
+
+
 class Slices(list[Json]):
     """All slices of the policies that list a pod, with what is asked of them again and again."""
 
@@ -174,8 +178,10 @@ class Slices(list[Json]):
 
     @cached_property
     def names(self) -> str:
-        """The names of all of them, as a sentence has it."""
-        return ", ".join(sorted({name_of(endpoint) for endpoint in self}))
+        """Their names, as a sentence has it: of many the first and how many more."""
+        found = sorted({name_of(endpoint) for endpoint in self})
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return ", ".join(found[:SHOWN]) + more
 
     def entries(self, direction: Direction) -> Iterator[EndpointEntry]:
         """All entries of one direction; parsed once for all pods that a policy lists."""

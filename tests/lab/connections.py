@@ -78,11 +78,12 @@ class Outcome:
     """Address of the listener that was reached; it tells the pod behind a ClusterIP."""
     denials: list[Record] = field(default_factory=list)
     refused: str = ""
-    """An error of the client's own kernel, which is neither."""
+    """An error, which is neither: as everybody listens, nobody is refused by a pod."""
 
     @property
     def ended(self) -> bool:
-        return self.passed or bool(self.denials) or bool(self.refused)
+        # A client may know that it is connected before the listener has said who it is.
+        return (self.passed and bool(self.answered_by)) or bool(self.denials) or bool(self.refused)
 
 
 @dataclass
@@ -94,7 +95,7 @@ class _Running:
     """Source port, or identifier of an echo."""
 
     def send(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+        with contextlib.suppress(BlockingIOError):
             if self.attempt.protocol == UDP:
                 self.socket.send(b"ask")
             elif self.attempt.protocol in (ICMP, ICMPV6):
@@ -113,7 +114,7 @@ class Switchboard:
     """Listeners, and the connections to them.
 
     ``listeners``: address -> the sandbox that has it. ``rings``: the datapaths' `policy_events`, which nobody else
-    may read. Everybody listens on all ports; a sandbox that is there twice, by another address, as well.
+    may read, in the order in which ``denied`` counts. Everybody listens on all ports.
     """
 
     def __init__(
@@ -265,10 +266,10 @@ class Switchboard:
         if code is None:
             return
         self._unwatch(sock)
-        if code in (0, errno.ECONNREFUSED):
-            running.outcome.passed = True
-        else:
+        if code:
             running.outcome.refused = os.strerror(code)
+        else:
+            running.outcome.passed = True
 
     def _receive(self, running: _Running) -> int | None:
         """0: it was answered. None: by something else. Else the error."""

@@ -213,13 +213,17 @@ class _Cluster:
 
 
 def _on_pod(pod: Json, wanted: int | str, protocol: str, candidates: Sequence[Json]) -> Json | None:
-    """The Service port that leads where the policy's port does on this pod."""
-    number = _number(pod, wanted, protocol)
-    if number is None:
-        return None
-    for candidate in candidates:
+    """The Service port that leads where the policy's port does on this pod, by its number or by its name there.
+
+    Of several declarations of a number the first one's name counts (pkg/k8s/pod_utils.go).
+    """
+    ports = [p for c in pod["spec"].get("containers") or () for p in c.get("ports") or ()]
+    key = "name" if isinstance(wanted, str) else "containerPort"
+    mine = (p for p in ports if (p.get("protocol") or "TCP") == protocol and p.get(key) == wanted)
+    declared = next(mine, {} if isinstance(wanted, str) else {"containerPort": wanted})
+    for candidate in candidates if declared else ():
         target = candidate.get("targetPort", candidate["port"])
-        if number == (_number(pod, target, protocol) if isinstance(target, str) else target):
+        if target == declared.get("name" if isinstance(target, str) else "containerPort"):
             return candidate
     return None
 

@@ -298,6 +298,25 @@ def test_domains_are_the_egress_elements_without_a_cidr():
     assert list(endpoints.domains([endpoint(ingress=[{"domainName": "example.com"}])])) == []
 
 
+def test_an_address_that_no_entry_holds():
+    found = judge([endpoint(pods=[WEB], ingress=[entry("10.0.2.1", pe_port(443))])], "10.0.2.2")
+    assert (found.why, found.evidence) == ("no ingress entry of web-abcde contains 10.0.2.2", ())
+
+
+def test_a_pod_talks_to_itself_whatever_lists_it():
+    found = judge([endpoint(pods=[WEB])], "10.0.1.1")
+    assert (found.decision, found.code) == (Decision.ALLOW, "ITSELF")
+
+
+def test_listed_addresses_are_those_of_one_pod():
+    old = endpoint(pods=[pod("web-1", "10.0.9.9"), TWIN, pod("web-1", "10.0.9.8", namespace="other")])
+    del old["spec"]["podSelectorEndpoints"][0]["namespace"]
+    found = world(policyendpoints=[old, endpoint("b", namespace="other", pods=[FOREIGN])])
+    assert endpoints.listed_ips(found, WEB) == {"10.0.9.9"}
+    assert endpoints.listed_ips(found, TWIN) == {"10.0.1.2"}
+    assert endpoints.listed_ips(found, FOREIGN) == {"10.0.1.4"}
+
+
 # ---- tiers (agent facts 3.4, 5.5, 6.6)
 
 

@@ -111,6 +111,21 @@ OWN = {
 }
 
 
+def test_a_block_with_host_bits_that_begins_at_the_own_node():
+    """Its text is another address; masked, as agents since 1.4.2 do, it is the node's, and passed over."""
+    me = pod("web-1", "10.0.1.200", host_ip="10.0.1.128")
+    slices = [endpoint("a", pods=[me], ingress=[entry("10.0.1.131/25", HTTP)])]
+    assert contents(maps(slices, me=me)) == {"10.0.1.128/32": {ANY}}
+
+
+def test_a_pod_without_an_address_is_taken_for_ipv4():
+    fresh = pod("web-1", phase="Pending")
+    assert contents(maps([endpoint("a", pods=[ME], isolation=())], me=fresh)) == {
+        f"{NODE_IP}/32": {ANY},
+        "0.0.0.0/0": {ANY},
+    }
+
+
 @pytest.mark.parametrize("rules", OWN.values(), ids=OWN)
 def test_pods_on_several_nodes_with_the_same_slices(rules):
     """What they share is worked out once, and must be what each would get for itself."""
@@ -357,6 +372,41 @@ TIER_CUT_OFF = {
         [rules_of("Deny", 23), admin(P80), admin(D80, tier="Baseline", name="b")],
         "CUT_OFF",
         "unlisted",
+    ),
+    "25: one of three may be lost, and the second is left in any case": (
+        [
+            rules_of("Deny", 22),
+            admin(D80, priority=1),
+            admin(D80, priority=2, name="b"),
+            admin(A80, priority=3, name="c"),
+        ],
+        "ADMIN_DENY",
+        "allowed",
+    ),
+    "25: the same in the Baseline tier": (
+        [
+            rules_of("Deny", 22),
+            admin(D80, priority=1, tier="Baseline"),
+            admin(D80, priority=2, tier="Baseline", name="b"),
+            admin(A80, priority=3, tier="Baseline", name="c"),
+        ],
+        "BASELINE_DENY",
+        "unlisted",
+    ),
+    "25: one of two tiers may be lost, not both": (
+        [
+            rules_of("Deny", 22),
+            admin(A80),
+            admin(A80, priority=1, tier="Baseline", name="b"),
+            admin(D80, priority=2, tier="Baseline", name="c"),
+        ],
+        "ADMIN_ACCEPT",
+        "unlisted",
+    ),
+    "25: Admin may be lost, and what is left is a dead Baseline": (
+        [rules_of("Deny", 23), admin(D80), admin(D80, tier="Baseline", name="b")],
+        "CUT_OFF",
+        "allowed",
     ),
     "25: another prefix": ([rules_of("Deny", 25, cidr="10.9.0.0/16"), admin(A80)], "ADMIN_ACCEPT"),
     "25 with what is copied": ([admin(A80), rules_of("Deny", 24, cidr="10.0.2.0/24")], "CUT_OFF"),

@@ -92,6 +92,9 @@ def test_few_selectors_are_evaluated(monkeypatch):
     monkeypatch.setattr(selectors, "matches", lambda selector, labels: seen.append(selector) or real(selector, labels))
     assert list(index.matching({"app": "a7", "k": "v"})) == [7, 1000, 1001, 1002]
     assert len(seen) == 4
+    seen.clear()
+    assert list(index.matching({"app": "a7"})) == [7, 1002]
+    assert len(seen) == 2
 
 
 def test_nobody_and_no_selector():

@@ -310,6 +310,20 @@ def test_a_pod_talks_to_itself():
     assert verdict.why == "default/web-1 talks to itself: that stays inside the pod, and no policy can forbid it"
 
 
+SELECTS = {
+    "labels": (policy(selects={"app": "web"}), WEB, True),
+    "other labels": (policy(selects={"app": "db"}), WEB, False),
+    "everybody": (policy(), WEB, True),
+    "another namespace": (policy(namespace="team-b"), WEB, False),
+    "the host network": (policy(), pod("web-1", NODE_IP, host_network=True), False),
+}
+
+
+@pytest.mark.parametrize(("made", "one", "expected"), SELECTS.values(), ids=SELECTS)
+def test_whom_a_policy_selects(made, one, expected):
+    assert np.selects(made, one) is expected
+
+
 TEXTS = {
     "everybody": (None, "anybody"),
     "all pods": ({"podSelector": {}}, "all pods"),

@@ -26,7 +26,7 @@ from kubectl_netpol.model.flow import Direction, Flow
 from kubectl_netpol.model.verdict import Decision, Verdict
 from kubectl_netpol.policy import endpoints, modelled, targets, tiers
 from kubectl_netpol.policy.networkpolicy import Ends
-from kubectl_netpol.policy.world import namespace_of, on_host_network, pod_ip
+from kubectl_netpol.policy.world import World, namespace_of, on_host_network, pod_ip
 from tests.random_cluster import OUTSIDE, PROBES, addresses, random_cluster
 from tests.unit import reference
 from tests.unit.builders import world
@@ -109,16 +109,7 @@ class Pipeline:
             yield Asked(Ends(pod, Direction.EGRESS, Flow(own, peer, number, entry["port"])), tuple(behind))
 
     def ask(self, asked: Asked) -> Answer:
-        ends, found = asked.ends, self.made(namespace_of(asked.ends.pod))
-        verdicts = [tiers.evaluate(one, found) for one in asked.backends or (ends,)]
-        intent = next((one for one in verdicts if one.decision is not Decision.ALLOW), verdicts[0])
-        resolved = endpoints.evaluate(ends, found)
-        maps = expected.expected_maps(ends.pod, ends.direction, found)
-        should = expected.verdict(maps, ends.flow, {})
-        named = deviations.of_resolution(ends, asked.backends, intent, resolved, found)
-        if should.decision is not Decision.NONE:
-            named += deviations.of_agent(ends, resolved, should, maps, found)
-        return Answer(intent, resolved, should, tuple(named))
+        return answer_of(asked, self.made(namespace_of(asked.ends.pod)))
 
     def intent(self, asked: Asked) -> str:
         """What the reference says: of several pods behind a Service the one that fares worst."""
@@ -126,6 +117,20 @@ class Pipeline:
             reference.decide(self.cluster, asked.ends.pod, packet(ends)) for ends in asked.backends or (asked.ends,)
         ]
         return next((one for one in found if one != "allow"), "allow")
+
+
+def answer_of(asked: Asked, found: World) -> Answer:
+    """INTENT, ENDPOINTS and EXPECTED of one leg, and what makes them differ."""
+    ends = asked.ends
+    verdicts = [tiers.evaluate(one, found) for one in asked.backends or (ends,)]
+    intent = next((one for one in verdicts if one.decision is not Decision.ALLOW), verdicts[0])
+    resolved = endpoints.evaluate(ends, found)
+    maps = expected.expected_maps(ends.pod, ends.direction, found)
+    should = expected.verdict(maps, ends.flow, {})
+    named = deviations.of_resolution(ends, asked.backends, intent, resolved, found)
+    if should.decision is not Decision.NONE:
+        named += deviations.of_agent(ends, resolved, should, maps, found)
+    return Answer(intent, resolved, should, tuple(named))
 
 
 def packet(ends: Ends) -> reference.Packet:

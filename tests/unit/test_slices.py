@@ -147,3 +147,9 @@ def test_addresses_in_whatever_spelling():
     assert ip_address("fd00::a") in index
     assert ip_address("10.0.0.2") not in index
     assert index.get(ip_address("10.0.0.2")) is None
+
+
+def test_a_sentence_names_a_few_of_many_slices():
+    many = [endpoint("web", suffix=f"s{number:02}", pods=[WEB]) for number in range(30)]
+    found = EndpointIndex(many).of_pod("default", "web-5d4f8c7b9-abcde")
+    assert found.names == "web-s00, web-s01, web-s02, web-s03 and 26 more"

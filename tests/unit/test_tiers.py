@@ -161,6 +161,8 @@ PORTS = {
     "first of a range": ([span(80, 90)], 80, 6, True),
     "last of a range": ([span(70, 80)], 80, 6, True),
     "before a range": ([span(81, 90)], 80, 6, False),
+    "a range of another protocol": ([span(70, 90, "UDP")], 80, 6, False),
+    "a range of that protocol": ([span(50, 60, "UDP")], 53, 17, True),
     "a range without a protocol": ([span(70, 90, None)], 80, 6, True),
     "name": ([{"namedPort": "http"}], 80, 6, True),
     "another name": ([{"namedPort": "https"}], 80, 6, False),
@@ -193,6 +195,10 @@ def test_rules_without_peers_mean_nobody():
 def test_the_host_network_is_no_subject():
     me = pod("edge", NODE_IP, labels={"app": "web"}, host_network=True)
     assert judge([admin(DENY)], me=me).code == "HOST_NETWORK"
+
+
+def test_a_pod_talks_to_itself():
+    assert judge([admin(DENY)], peer="10.0.1.1").code == "ITSELF"
 
 
 def test_the_own_node_passes_network_policies_and_not_cluster_policies():
@@ -318,6 +324,112 @@ def test_rules_for_domain_names(cluster, other, code):
     found = judge(cluster, peer=other, direction=EGRESS)
     assert found.code == code
     assert (found.decision is Decision.UNKNOWN) is (code == "DOMAIN_NAME")
+
+
+OUT_ALLOWS, OUT_ISOLATES = policy("np", egress=[{}], types=["Egress"]), policy("np", types=["Egress"])
+
+
+def base_out(*rules):
+    return cnp("base", tier="Baseline", egress=rules)
+
+
+DOMAINS_AND_POLICIES = {
+    "Accept, and a NetworkPolicy allows": ([cnp(egress=[to("Accept", DOMAIN)])], [OUT_ALLOWS], "RULE_ALLOWS"),
+    "Accept, and a NetworkPolicy denies": ([cnp(egress=[to("Accept", DOMAIN)])], [OUT_ISOLATES], "DOMAIN_NAME"),
+    "Accept, and Baseline denies": (
+        [cnp(egress=[to("Accept", DOMAIN)]), base_out(to("Deny", ANY))],
+        [],
+        "DOMAIN_NAME",
+    ),
+    "Accept, and Baseline accepts": (
+        [cnp(egress=[to("Accept", DOMAIN)]), base_out(to("Accept", ANY))],
+        [],
+        "BASELINE_ACCEPT",
+    ),
+    "Accept, and Baseline passes": (
+        [cnp(egress=[to("Accept", DOMAIN)]), base_out(to("Pass", ANY))],
+        [],
+        "NOT_ISOLATED",
+    ),
+    "Pass before a Deny, and a NetworkPolicy allows": (
+        [cnp(egress=[to("Pass", DOMAIN), to("Deny", ANY)])],
+        [OUT_ALLOWS],
+        "DOMAIN_NAME",
+    ),
+    "Pass before a Deny, and a NetworkPolicy denies": (
+        [cnp(egress=[to("Pass", DOMAIN), to("Deny", ANY)])],
+        [OUT_ISOLATES],
+        "ADMIN_DENY",
+    ),
+    "Pass before an Accept, and a NetworkPolicy denies": (
+        [cnp(egress=[to("Pass", DOMAIN), to("Accept", ANY)])],
+        [OUT_ISOLATES],
+        "DOMAIN_NAME",
+    ),
+    "Baseline Accept before a Deny": ([base_out(to("Accept", DOMAIN), to("Deny", ANY))], [], "DOMAIN_NAME"),
+    "Baseline Accept before a Deny, and a NetworkPolicy decides": (
+        [base_out(to("Accept", DOMAIN), to("Deny", ANY))],
+        [OUT_ALLOWS],
+        "RULE_ALLOWS",
+    ),
+    "Baseline Accept and nothing else": ([base_out(to("Accept", DOMAIN))], [], "NOT_ISOLATED"),
+    "Baseline Pass before a Deny": ([base_out(to("Pass", DOMAIN), to("Deny", ANY))], [], "DOMAIN_NAME"),
+    "an earlier priority": (
+        [cnp(egress=[to("Accept", DOMAIN)], priority=1), cnp("b", egress=[to("Deny", ANY)], priority=2)],
+        [],
+        "DOMAIN_NAME",
+    ),
+    "a later priority": (
+        [cnp(egress=[to("Accept", DOMAIN)], priority=3), cnp("b", egress=[to("Deny", ANY)], priority=2)],
+        [],
+        "ADMIN_DENY",
+    ),
+    "one priority: Deny wins in any case": (
+        [cnp(egress=[to("Accept", DOMAIN)]), cnp("b", egress=[to("Deny", ANY)])],
+        [],
+        "ADMIN_DENY",
+    ),
+    "one priority: Accept before Pass": (
+        [cnp(egress=[to("Accept", DOMAIN)]), cnp("b", egress=[to("Pass", ANY)])],
+        [OUT_ISOLATES],
+        "DOMAIN_NAME",
+    ),
+    "one priority: Pass does not win over Accept": (
+        [cnp(egress=[to("Pass", DOMAIN)]), cnp("b", egress=[to("Accept", ANY)])],
+        [OUT_ISOLATES],
+        "ADMIN_ACCEPT",
+    ),
+    "no more rules are asked after the first that surely fits": (
+        [cnp(egress=[to("Accept", DOMAIN), to("Accept", ANY), to("Deny", ANY)])],
+        [],
+        "ADMIN_ACCEPT",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cluster", "policies", "code"), DOMAINS_AND_POLICIES.values(), ids=DOMAINS_AND_POLICIES)
+def test_domain_names_and_what_comes_after_them(cluster, policies, code):
+    """Unknown only where it makes a difference whether the other end has the name."""
+    for listed in (cluster, cluster[::-1]):
+        found = judge(listed, policies, peer=OUTSIDE, direction=EGRESS)
+        assert found.code == code
+        assert (found.decision is Decision.UNKNOWN) is (code == "DOMAIN_NAME")
+
+
+def test_a_domain_name_of_an_application_policy_below_cluster_policies():
+    app = policy("app", egress=[{"to": [DOMAIN]}], types=["Egress"])
+    asked = {"peer": OUTSIDE, "direction": EGRESS, "applicationnetworkpolicies": [app]}
+    found = judge([cnp(egress=[to("Pass", ANY)])], **asked)
+    assert (found.code, steps(found)) == ("DOMAIN_NAME", ["Admin: Pass by guard (priority 10) spec.egress[0]"])
+    assert judge([cnp(egress=[to("Deny", ANY)])], **asked).code == "ADMIN_DENY"
+
+
+def test_only_the_domains_of_a_rule_are_named():
+    made = cnp(egress=[to("Accept", TEAM_B, DOMAIN), to("Deny", ANY)])
+    assert judge([made], peer=OUTSIDE, direction=EGRESS).why == (
+        "guard (priority 10) spec.egress[0] means domains example.com: "
+        "whether 192.0.2.1 is an address of it is not known here"
+    )
 
 
 def test_a_domain_name_in_the_admin_tier_and_a_network_policy_that_denies():

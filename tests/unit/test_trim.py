@@ -165,3 +165,10 @@ def test_trimming_twice_changes_nothing_and_missing_parts_are_no_crash(kind):
     assert trim(kind, once) == once
     assert trim(kind, {})["metadata"] == {}
     assert trim(kind, {"metadata": None, "spec": None, "status": None})["metadata"] == {}
+
+
+def test_of_a_pods_conditions_only_whether_it_is_ready_is_kept():
+    when = "2026-01-01T00:00:00Z"
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": when}
+    pod = {"metadata": {}, "status": {"conditions": [{"type": "PodScheduled"}, {**ready, "message": SECRET}]}}
+    assert trim("pods", pod)["status"] == {"conditions": [ready]}

@@ -195,6 +195,7 @@ def test_cluster_ips(spec, expected):
 
 OWN_NODE = {
     "hostIP": (ME, 4, NODE_IP),
+    "hostIP before the node's": (pod("x", "10.0.1.1", host_ip="10.0.0.7"), 4, "10.0.0.7"),
     "hostIP of the other family: the node's": (pod("x", "2001:db8::1"), 6, "2001:db8:f::1"),
     "no hostIP: the node's": (pod("x", "10.0.1.1", host_ip=""), 4, NODE_IP),
     "no hostIP and an unknown node": (pod("x", "10.0.1.1", host_ip="", node="gone"), 4, None),
@@ -206,6 +207,18 @@ OWN_NODE = {
 def test_the_own_nodes_address(one, version, expected):
     found = world(nodes=[node("node-a", NODE_IP, "2001:db8:f::1"), node("node-b", "10.0.0.2")])
     assert found.own_node_address(one, version) == (ip_address(expected) if expected else None)
+
+
+def test_addresses_of_a_node_are_its_internal_ones():
+    made = node("node-a", NODE_IP)
+    made["status"]["addresses"] += [
+        {"type": "ExternalIP", "address": "192.0.2.1"},
+        {"type": "Hostname", "address": "node-a"},
+        {"type": "InternalIP", "address": "no address"},
+        {"type": "InternalIP", "address": "2001:db8::1"},
+    ]
+    assert [str(address) for address in worlds.node_addresses(made)] == [NODE_IP, "2001:db8::1"]
+    assert world(nodes=[made]).who(ip_address("192.0.2.1")) == ""
 
 
 def test_what_could_not_be_read():
