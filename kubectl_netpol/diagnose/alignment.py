@@ -323,10 +323,7 @@ class _Builder:
 
 
 PORTS_RESOLVED_NOTE = "YAML and PolicyEndpoint allow different ports"
-NARROWED_NOTE = (
-    "a rule for all ports and one for some meet here: the controller keeps only the latter (releases before 1.1.3, and "
-    "all of them for an ApplicationNetworkPolicy)"
-)
+NARROWED_NOTE = "a rule for all ports and one for some meet here: controllers 1.0.7 to 1.1.2 keep only the latter"
 _INTENT_KINDS = ("networkpolicies", "applicationnetworkpolicies", "namespaces", "pods", "services")
 """What the YAML column is made of."""
 _NOBODY = "no rule and no PolicyEndpoint of this pod asks for this entry"

@@ -157,7 +157,7 @@ def _wrong_policy(pod: Json, policies: tuple[Comparison, ...]) -> str:
     for found in policies:
         for drift in found.drifts:
             mine = (namespace_of(pod), name_of(pod)) in drift.pods
-            if drift.code in ("NO_ENDPOINT", "ISOLATION") or (drift.code == "PODS_MISSING" and mine):
+            if drift.code in ("NO_ENDPOINT", "ISOLATION", "SAME_NAME") or (drift.code == "PODS_MISSING" and mine):
                 return f"{found.name}: {drift.text}"
     return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,11 +183,19 @@ def _differences(there: Entries, wanted: Entries, direction: Direction) -> Itera
         if key in there and there[key] != wanted[key]
     ]
     if missing:
-        yield Drift("MISSING", f"{len(missing)} {direction} entries are missing: {_some(missing)}")
+        yield Drift("MISSING", f"{_entries(missing, direction)} missing: {_some(missing)}")
     if extra:
-        yield Drift("EXTRA", f"{len(extra)} {direction} entries are there that no rule means now: {_some(extra)}")
+        yield Drift("EXTRA", f"{_entries(extra, direction)} there that no rule means now: {_some(extra)}")
     if ports:
         yield Drift("PORTS", f"{direction}: {_some(ports)}")
+
+
+def _entries(found: Sized, direction: Direction) -> str:
+    return f"1 {direction} entry is" if len(found) == 1 else f"{len(found)} {direction} entries are"
+
+
+def _pods(found: Sized, kind: str = "") -> str:
+    return f"1 {kind}pod is" if len(found) == 1 else f"{len(found)} {kind}pods are"
 
 
 def _some(texts: list[str]) -> str:
@@ -213,10 +221,10 @@ def _pods_differ(found: Resolution, slices: list[Json]) -> Iterator[Drift]:
     missing, extra = wanted - there, there - wanted
     if missing:
         names = _some([f"{namespace}/{name}" for namespace, name in missing])
-        yield Drift("PODS_MISSING", f"{len(missing)} selected pods are not listed: {names}", frozenset(missing))
+        yield Drift("PODS_MISSING", f"{_pods(missing, 'selected ')} not listed: {names}", frozenset(missing))
     if extra:
         names = _some([f"{namespace}/{name}" for namespace, name in extra])
-        text = f"{len(extra)} pods are listed that the policy does not select: {names}"
+        text = f"{_pods(extra)} listed that the policy does not select: {names}"
         yield Drift("PODS_EXTRA", text, frozenset(extra))
 
 

@@ -553,8 +553,9 @@ UNNAMED = pod("web-3", "10.0.1.4", labels=WEB, ports=[container_port(8080)])
 SAME = pod("web-4", "10.0.1.5", labels=WEB, ports=[container_port(8080, "http")])
 OTHER_NAME = pod("web-5", "10.0.1.6", labels=WEB, ports=[container_port(9090, "http"), container_port(8080, "admin")])
 UDP_TOO = pod(
-    "web-6", "10.0.1.8", labels=WEB, ports=[container_port(8080, "http"), container_port(9090, "http", "UDP")]
+    "web-6", "10.0.1.8", labels=WEB, ports=[container_port(9090, "http", "UDP"), container_port(8080, "http")]
 )
+BARE = pod("web-9", "10.0.1.14", labels=WEB, ports=[{"name": "http", "containerPort": 8080}])
 ADMIN_FIRST = pod("web-7", "10.0.1.10", labels=WEB, ports=[container_port(9090, "admin"), container_port(8080, "http")])
 ONLY_UDP = pod("web-8", "10.0.1.11", labels=WEB, ports=[container_port(8080, "http", "UDP")])
 DB = pod("db-1", "10.0.1.12", labels={"app": "db"}, ports=[container_port(9090, "http")])
@@ -677,6 +678,7 @@ TRANSLATED = {
         [DB_SAME],
         None,
     ),
+    "6.4 without protocols: TCP": ([{"port": "http"}], [{"port": 80, "targetPort": 8080}], [BARE], "80/TCP"),
     "6.4 a name: of the same protocol": ([{"port": "http"}], [service_port(80, 8080)], [ONLY_UDP], None),
     "6.4 policy ports by name lead past nothing": (
         [{"port": "http"}],
@@ -722,7 +724,7 @@ def test_a_service_without_selector_is_backed_by_all_pods_of_its_namespace():
 
 SKIPPED = {
     "ingress: named port, nobody selected": (
-        policy("p", selects={"app": "gone"}, ingress=[{"ports": [{"port": "http"}]}]),
+        policy("p", selects={"app": "gone"}, ingress=[{"ports": [{"port": "http"}, {"port": 80}]}]),
         Direction.INGRESS,
         ("spec.ingress[0]", "anybody", "no pod is selected, so the named port http means nothing"),
     ),

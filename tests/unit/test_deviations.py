@@ -353,7 +353,7 @@ EXAMPLES = [
             "policyendpoints": [endpoint("p", pods=[ME], isolation=["Egress"])],
         },
         "allow deny deny",
-        "not what the controller makes of the policies now: p: 1 slice: 1 egress entries are missing: 10.0.1.1",
+        "not what the controller makes of the policies now: p: 1 slice: 1 egress entry is missing: 10.0.1.1",
         {"policyendpoints": [endpoint("p", pods=[ME], isolation=["Egress"], egress=[entry("10.0.1.1")])]},
     ),
     Example(
@@ -761,14 +761,17 @@ def _each_means_web() -> list[Json]:
 
 
 def test_nothing_is_blamed_where_services_were_not_read() -> None:
-    example = EXAMPLES[0]
-    unread = Collection(reason="forbidden")
-    found = modelled.modelled(world(**{"pods": [ME, WEB], **example.objects, "services": unread}), "default")
-    flow = Flow(ip_address("10.0.2.1"), ip_address(CLUSTER_IP), 6, 80)
-    behind = Ends(ME, OUT, Flow(flow.source, ip_address("10.0.1.1"), 6, 8080), WEB)
-    answer = answer_of(Asked(Ends(ME, OUT, flow), (behind,)), found)
-    assert (answer.intent.decision.value, answer.resolved.decision.value) == ("allow", "deny")
-    assert not answer.found
+    """The ClusterIP is in the PolicyEndpoint, and its Service is not known: that is not the controller's fault."""
+    example = next(one for one in MORE if one.code == "CLUSTER_IP" and len(one.behind) == 2)
+    resolved = [entry(address) for address in ("10.0.1.1", CLUSTER_IP)]
+    objects = {**example.objects, "policyendpoints": [endpoint("p", pods=[ME], isolation=["Egress"], egress=resolved)]}
+    flows = [Flow(ip_address("10.0.2.1"), ip_address(one["status"]["podIP"]), 6, 8080) for one in example.behind]
+    behind = tuple(Ends(ME, OUT, flow, one) for flow, one in zip(flows, example.behind, strict=True))
+    asked = Asked(Ends(ME, OUT, Flow(ip_address("10.0.2.1"), ip_address(CLUSTER_IP), 6, 80)), behind)
+    for services, codes in (([SERVICE], {"CLUSTER_IP"}), (Collection(reason="forbidden"), set())):
+        answer = answer_of(asked, world(**{**objects, "services": services}))
+        assert (answer.intent.decision.value, answer.resolved.decision.value) == ("deny", "allow")
+        assert answer.codes == codes
 
 
 def test_pods_that_share_an_identifier_and_their_policies() -> None:

@@ -539,7 +539,7 @@ def test_a_pod_that_its_policy_does_not_list():
     other = {**ACCESS_ENDPOINT, "spec": {**ACCESS_ENDPOINT["spec"], "podSelectorEndpoints": []}}
     found = ask(article(GOOD, policyendpoints=[other]))
     assert found.decision.value == "deny"
-    assert f"1 selected pods are not listed: default/{NGINX['metadata']['name']}" in found.answer
+    assert f"1 selected pod is not listed: default/{NGINX['metadata']['name']}" in found.answer
 
 
 def test_a_shared_pod_identifier_is_said():

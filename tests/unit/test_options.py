@@ -8,6 +8,7 @@ import pytest
 
 from kubectl_netpol import cli, verbs
 from kubectl_netpol.cluster.connection import ConnectionFlags
+from kubectl_netpol.diagnose.plan import Question
 from kubectl_netpol.errors import UsageError
 from kubectl_netpol.options import DEFAULT_IMAGE, Common, Way, seconds
 from kubectl_netpol.report.output import Format
@@ -154,7 +155,9 @@ def test_the_verbs_own_arguments(seen):
     cli.run(["explain", "a", "--from", "b", "--to", "c", "--port", "80", "--direction", "egress"])
     cli.run(["capture", "a", "--file", "f"])
     cli.run(["explain", "a", "--from", "b", "--source-port", "4000", "--ask-kernel"])
-    (_, _, *explained), (_, _, *captured), (_, _, *asked) = seen
-    assert asked[-2:] == [4000, True]
-    assert explained == ["a", (cli.Direction.EGRESS,), "b", "c", "80", None, False]
+    cli.run(["explain", "a", "--api-only", "-f", "x", "--file", "-", "--without", "p", "--without", "q"])
+    (_, _, *explained), (_, _, *captured), (_, _, *asked), (_, _, *changed) = seen
+    assert explained == [Question("a", (cli.Direction.EGRESS,), "b", "c", "80"), (), ()]
     assert captured == ["a", "f"]
+    assert asked[0] == Question("a", source="b", source_port=4000, ask_kernel=True)
+    assert changed == [Question("a", api_only=True), ["x", "-"], ["p", "q"]]

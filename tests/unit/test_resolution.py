@@ -198,15 +198,15 @@ def test_sentences():
     )
     found = compare(NP, ours({"from": [BLOCK], "ports": HTTP}), [slice_(C_ALL)])
     assert [drift.text for drift in found.drifts] == [
-        "1 ingress entries are missing: 10.0.0.0/8 except 10.1.0.0/16 on 80/TCP",
-        "1 ingress entries are there that no rule means now: 10.0.1.3 on all ports",
+        "1 ingress entry is missing: 10.0.0.0/8 except 10.1.0.0/16 on 80/TCP",
+        "1 ingress entry is there that no rule means now: 10.0.1.3 on all ports",
     ]
     found = compare(NP, ours(FROM_CLIENT_HTTP), [slice_(entry("10.0.1.3", pe_port(81), pe_port(protocol="UDP")))])
     assert found.drifts[0].text == "ingress: 10.0.1.3 allows 81/TCP, all UDP ports where the policy means 80/TCP"
     found = compare(NP, ours(), [slice_(pods=[CLIENT], isolation=("Egress", "Ingress"), selector={})])
     assert [drift.text for drift in found.drifts] == [
         "2 selected pods are not listed: default/web-1, default/web-2",
-        "1 pods are listed that the policy does not select: default/client",
+        "1 pod is listed that the policy does not select: default/client",
         "np-1 has podIsolation [Egress, Ingress], the policy has policyTypes [Ingress]",
         "np-1 still has the podSelector of an earlier state of the policy",
     ]
