@@ -9,8 +9,7 @@ from typing import Any
 
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import UsageError
-from kubectl_netpol.policy.changes import COLLECTIONS
-from kubectl_netpol.policy.world import CLUSTER_POLICY, NETWORK_POLICY
+from kubectl_netpol.policy.world import CLUSTER_POLICY, COLLECTIONS, NETWORK_POLICY
 
 Json = dict[str, Any]
 

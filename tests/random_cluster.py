@@ -84,11 +84,13 @@ def random_cluster(
     policies: int = 4,
     tiers: bool = True,
     deviating: bool = True,
+    cluster_only: bool = False,
 ) -> dict[str, list[Json]]:
     """Collections by kind. ``network``: of pods and nodes; where it is not of ``family``, one of documentation.
 
     ``tiers``: ClusterNetworkPolicies and ApplicationNetworkPolicies as well. ``deviating`` False: nothing in it comes
     out otherwise on EKS than Kubernetes defines it (then without Services and pods on the host network).
+    ``cluster_only``: all policies are ClusterNetworkPolicies.
     """
     own = ip_network(network)
     if own.version != family:
@@ -96,7 +98,7 @@ def random_cluster(
     cluster = _Cluster(rng, own, deviating)
     cluster.make(nodes, pods)
     for number in range(policies):
-        cluster.add_policy(number, tiers)
+        cluster.add_policy(number, tiers, cluster_only=cluster_only)
     return cluster.objects
 
 
@@ -302,8 +304,8 @@ class _Cluster:
 
     # ---- policies
 
-    def add_policy(self, number: int, tiers: bool) -> None:
-        kind = self.rng.random() if tiers else 0.0
+    def add_policy(self, number: int, tiers: bool, *, cluster_only: bool) -> None:
+        kind = 1.0 if cluster_only else self.rng.random() if tiers else 0.0
         if kind < 0.55:
             self.objects["networkpolicies"].append(self._policy(f"np{number}", application=False))
         elif kind < 0.75:

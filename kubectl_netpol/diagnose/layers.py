@@ -252,7 +252,7 @@ def _expected(leg: Leg, world: World, view: DirectionView | None) -> Verdict:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {unread}")
     maps = expected.expected_maps(pod, leg.ends.direction, world)
     like = {} if view is None else view.maps if view.program is not None else view.pinned_maps
-    found = expected.verdict(maps, _rules_only(leg.ends.flow), like, _default_state(view))
+    found = expected.verdict(maps, _rules_only(leg.ends.flow), like, default_state(view))
     if found.decision is Decision.DENY and endpoints.only_elsewhere(world, pod):
         why = (
             f"PolicyEndpoints list pods of the same pod identifier on other nodes only: whether the agent here has "
@@ -262,7 +262,7 @@ def _expected(leg: Leg, world: World, view: DirectionView | None) -> Verdict:
     return replace(found, evidence=())
 
 
-def _default_state(view: DirectionView | None) -> int:
+def default_state(view: DirectionView | None) -> int:
     """The pod state of the enforcing mode, where the pod shows it; standard mode's otherwise."""
     states = view.maps.get("pod_state") if view is not None else None
     shown = (states.states if states is not None else None) or {}

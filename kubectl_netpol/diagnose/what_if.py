@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_netpol.diagnose import expected
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
 from kubectl_netpol.diagnose.flows import EstablishedFlow, FlowReport, flows_of
-from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, judge
+from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, default_state, judge
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
@@ -262,7 +262,7 @@ class _Rules:
     def judged(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
         """What becomes of one flow; True: still allowed, or denied before and after alike; None: not known."""
         view = interface.directions[flow.direction]
-        entry, default = flow.entry, _default(view)
+        entry, default = flow.entry, default_state(view)
         asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
         key = interface.ifindex, asked.peer(flow.direction), entry.protocol, entry.port
         if key not in self._known:
@@ -288,9 +288,3 @@ class _Rules:
         packet = Flow(entry.source, entry.destination, entry.protocol, entry.port, entry.source_port)
         found = kernel_verdict.decide(Layer.CONNTRACK, flow.direction, packet, maps, (), interface.ifindex)
         return {Decision.DENY: True, Decision.ALLOW: False}.get(found.decision)
-
-
-def _default(view: DirectionView) -> int:
-    states = view.maps.get("pod_state")
-    shown = (states.states if states is not None else None) or {}
-    return layouts.DEFAULT_DENY if shown.get(0) == layouts.DEFAULT_DENY else layouts.DEFAULT_ALLOW

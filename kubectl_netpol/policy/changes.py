@@ -15,6 +15,7 @@ from kubectl_netpol.policy import controller, endpoints, modelled
 from kubectl_netpol.policy.world import (
     APPLICATION_POLICY,
     CLUSTER_POLICY,
+    COLLECTIONS,
     NETWORK_POLICY,
     World,
     label_of,
@@ -25,11 +26,6 @@ from kubectl_netpol.policy.world import (
 
 Json = dict[str, Any]
 
-COLLECTIONS = {
-    NETWORK_POLICY: "networkpolicies",
-    APPLICATION_POLICY: "applicationnetworkpolicies",
-    CLUSTER_POLICY: "clusternetworkpolicies",
-}
 KINDS = {
     **dict.fromkeys(("networkpolicy", "networkpolicies", "netpol"), NETWORK_POLICY),
     **dict.fromkeys(("applicationnetworkpolicy", "applicationnetworkpolicies", "anp"), APPLICATION_POLICY),

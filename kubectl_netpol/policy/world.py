@@ -109,6 +109,12 @@ def cluster_ips(service: Json) -> tuple[Address, ...]:
 
 NETWORK_POLICY, APPLICATION_POLICY = "NetworkPolicy", "ApplicationNetworkPolicy"
 CLUSTER_POLICY = "ClusterNetworkPolicy"
+COLLECTIONS = {
+    NETWORK_POLICY: "networkpolicies",
+    APPLICATION_POLICY: "applicationnetworkpolicies",
+    CLUSTER_POLICY: "clusternetworkpolicies",
+}
+"""Where the API has policies of each kind."""
 
 
 def kind_of(policy: Json) -> str:

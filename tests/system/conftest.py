@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,15 @@ def with_a_cluster_of_its_own(plugin_bin: Path) -> Iterator[User]:
 def reaches(lab: LabCluster, pod: str) -> bool:
     """Whether a pod of the article gets a connection to nginx."""
     return connects(lab.sandbox("default", pod), article.NGINX_IP, 80) == "open"
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether nginx still answers on a connection that is established."""
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: nginx\r\n\r\n")
+    try:
+        return bool(connection.recv(1))
+    except TimeoutError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.lab.agent import lpm_key
 from tests.lab.article import NGINX, NGINX_IP, NODE, TRUE_IP
 from tests.lab.require import require_lab, require_tools
 from tests.lab_selftest.helpers import connects
-from tests.system.conftest import User
+from tests.system.conftest import User, answers
 
 
 @pytest.fixture
@@ -34,14 +33,6 @@ def data(user: User, *arguments: str) -> tuple[int, Any]:
     done = user.run(*arguments, "-o", "json")
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-def answers(connection: socket.socket) -> bool:
-    connection.sendall(b"GET / HTTP/1.1\r\nHost: nginx\r\n\r\n")
-    try:
-        return bool(connection.recv(1))
-    except TimeoutError:
-        return False
 
 
 def test_a_connection_that_the_rules_would_drop_now(user: User) -> None:

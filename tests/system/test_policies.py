@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tests.lab.api_auth import Rule
 from tests.lab.article import FALSE_IP, NGINX, NGINX_IP, NODE, NODE_IP, TRUE_IP
 from tests.lab.cluster import LabCluster
 from tests.lab_selftest.helpers import connects
-from tests.system.conftest import User, reaches, with_a_cluster_of_its_own
+from tests.system.conftest import User, answers, reaches, with_a_cluster_of_its_own
 
 READ_POLICIES = Rule(("list",), ("*",))
 FALSE_QUESTION = ("explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80")
@@ -90,19 +90,9 @@ def test_without_the_right_to_make_pods_the_api_answers(user: User) -> None:
 OTHERS = article.POLICY.replace('access: "true"', 'access: "false"')
 
 
-def answers(connection: socket.socket) -> bool:
-    connection.sendall(b"GET / HTTP/1.1\r\nHost: nginx\r\n\r\n")
-    try:
-        return bool(connection.recv(1))
-    except TimeoutError:
-        return False
-
-
 def what_if(user: User, *arguments: str, policy: str = "") -> tuple[int, Any, str]:
     """With the policy on stdin."""
     lab = user.lab
-    import subprocess
-
     done = subprocess.run(
         ["kubectl", "netpol-ebpf", "explain", "pod/nginx", *arguments, "-o", "json"],
         env=user.environment(),
@@ -181,8 +171,6 @@ def test_without_a_policy(own: User) -> None:
     ],
 )
 def test_changes_that_make_no_sense_are_one_line(user: User, arguments: list[str], policy: str, message: str) -> None:
-    import subprocess
-
     done = subprocess.run(
         ["kubectl", "netpol-ebpf", "explain", "pod/nginx", *arguments],
         env=user.environment(),

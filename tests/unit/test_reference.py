@@ -70,6 +70,13 @@ def test_intent_over_all_tiers(family: int, deviating: bool, seed: int) -> None:
 
 @settings(max_examples=10)
 @given(seed=SEEDS)
+def test_intent_where_many_cluster_policies_meet(seed: int) -> None:
+    """With few priorities among them."""
+    check(random_cluster(random.Random(seed), pods=4, policies=7, cluster_only=True))
+
+
+@settings(max_examples=10)
+@given(seed=SEEDS)
 def test_intent_of_network_policies_alone(seed: int) -> None:
     cluster = random_cluster(random.Random(seed), pods=5, policies=6, tiers=False)
     found = world(**cluster)
@@ -82,7 +89,8 @@ def test_the_search_meets_all_decisions() -> None:
     """Property tests of what never happens would prove nothing."""
     total = {"allow": 0, "deny": 0, "unknown": 0}
     for seed in range(40):
-        for decision, count in check(random_cluster(random.Random(seed), pods=3, policies=6)).items():
+        cluster = random_cluster(random.Random(seed), pods=3, policies=6, cluster_only=seed % 2 == 0)
+        for decision, count in check(cluster).items():
             total[decision] += count
     assert total["deny"] > 3000
     assert total["allow"] > 3000
@@ -106,6 +114,28 @@ def test_a_domain_rule_that_passes_makes_an_allowed_flow_unknown() -> None:
     assert (verdict.decision.value, verdict.code) == ("unknown", "DOMAIN_NAME")
     packet = reference.Packet("egress", ip_address("192.0.2.1"), 6, 80)
     assert reference.decide(cluster, one, packet) == "unknown"
+
+
+def test_a_domain_rule_that_cannot_win_leaves_nothing_open() -> None:
+    """Of two policies with one priority Deny counts, whatever the other end is called."""
+    one = pod("web-0", "10.0.1.1")
+    cluster = {kind: [] for kind in KINDS} | {"pods": [one], "namespaces": [namespace("default")], "nodes": [node()]}
+    rules = [
+        {"action": "Accept", "to": [{"domainNames": ["example.com"]}]},
+        {"action": "Deny", "to": [{"networks": ["192.0.2.0/24"]}]},
+    ]
+    for priorities, wanted in (((1, 1), "deny"), ((1, 2), "unknown"), ((2, 1), "deny")):
+        cluster["clusternetworkpolicies"] = [
+            {
+                "metadata": {"name": f"cnp-{number}"},
+                "spec": {"tier": "Admin", "priority": priority, "subject": {"namespaces": {}}, "egress": [rule]},
+            }
+            for number, (priority, rule) in enumerate(zip(priorities, rules, strict=True))
+        ]
+        verdict = tiers.evaluate(Ends(one, Direction.EGRESS, flow("10.0.1.1", "192.0.2.1")), world(**cluster))
+        assert verdict.decision.value == wanted
+        packet = reference.Packet("egress", ip_address("192.0.2.1"), 6, 80)
+        assert reference.decide(cluster, one, packet) == wanted
 
 
 def test_the_reference_knows_nothing_of_the_product() -> None:

@@ -14,9 +14,7 @@ from kubectl_netpol.policy import selectors, targets, tiers
 from kubectl_netpol.policy.nearmiss.record import Change, Proof
 from kubectl_netpol.policy.networkpolicy import Ends, RulePeer
 from kubectl_netpol.policy.world import (
-    APPLICATION_POLICY,
-    CLUSTER_POLICY,
-    NETWORK_POLICY,
+    COLLECTIONS,
     World,
     kind_of,
     label_of,
@@ -28,12 +26,6 @@ from kubectl_netpol.policy.world import (
 )
 
 Json = dict[str, Any]
-
-COLLECTIONS = {
-    NETWORK_POLICY: "networkpolicies",
-    APPLICATION_POLICY: "applicationnetworkpolicies",
-    CLUSTER_POLICY: "clusternetworkpolicies",
-}
 
 
 class Case:
