@@ -225,7 +225,8 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
         if address is None or port is None or backend is pod:
             continue
         real = Flow(flow.source, address, flow.protocol, port, flow.source_port)
-        behind.append(Ends(pod, Direction.EGRESS, real, backend))
+        # Selectors do not mean pods on the host network: their address is that of their node.
+        behind.append(Ends(pod, Direction.EGRESS, real, None if on_host_network(backend) else backend))
         ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
     asked = f"{flow.port}/{protocol_name(flow.protocol)}"
     ports = _service_ports(end.service)
