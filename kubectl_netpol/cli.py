@@ -46,11 +46,11 @@ def explain(
     direction: DirectionFlag = "both",
     source: Annotated[
         str | None,
-        typer.Option("--from", help="The other end, opening a connection to POD: pod, node or address."),
+        typer.Option("--from", help="The other end, opening a connection to POD: pod, node/NAME or address."),
     ] = None,
     destination: Annotated[
         str | None,
-        typer.Option("--to", help="The other end, which POD connects to: pod, node, svc/NAME or address."),
+        typer.Option("--to", help="The other end, which POD connects to: pod, node/NAME, svc/NAME or address."),
     ] = None,
     port: Annotated[str, typer.Option("--port", help="Destination port: 80, 80/TCP, 53/UDP, 9/SCTP or icmp.")] = "",
     source_port: Annotated[
@@ -84,15 +84,16 @@ def explain(
         typer.Option(
             "--file",
             "-f",
-            help="What if the policies of this YAML file were applied; - is stdin; repeatable. Nothing is applied.",
+            help="What if the policies of this YAML file or directory were applied; - is stdin; repeatable. "
+            "Nothing is applied.",
         ),
     ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
             "--without",
-            help="What if this policy were removed: NAME, NAMESPACE/NAME, anp/NAME or cnp/NAME; repeatable. "
-            "Nothing is removed.",
+            help="What if this policy were removed: NAME, NAMESPACE/NAME, networkpolicy/NAME, anp/NAME or cnp/NAME; "
+            "repeatable. Nothing is removed.",
         ),
     ] = None,
 ) -> None:
@@ -103,7 +104,7 @@ def explain(
     1: the flow is dropped, or the pod's layers differ; 3: could not be decided.
 
     With -f or --without: the same as if those policies were applied or removed, and which of the pod's established
-    flows the change would deny. Exit code 1 then: the flow would be dropped, or established flows denied.
+    flows they would deny, at either end. Exit code 1 then: the flow would be dropped, or established flows denied.
     """
     from kubectl_netpol import verbs
     from kubectl_netpol.diagnose.plan import Question

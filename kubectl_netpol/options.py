@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import shlex
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +47,28 @@ class Common:
     selinux_type: str
     output: Format
     no_headers: bool
+
+
+def with_flags(text: str, common: Common) -> str:
+    """A sentence with its commands asking the cluster that the question asked, as the same user.
+
+    Not for bundles: their answers are those of the live cluster, byte for byte.
+    """
+    connection = common.connection
+    pairs = [
+        ("--context", connection.context),
+        ("--kubeconfig", connection.kubeconfig),
+        ("--cluster", connection.cluster),
+        ("--user", connection.user),
+        ("--server", connection.server),
+        ("--as", connection.as_user),
+        *(("--as-group", group) for group in connection.as_groups),
+    ]
+    flags = " ".join(f"{flag} {shlex.quote(value)}" for flag, value in pairs if value)
+    if not flags or common.bundle:
+        return text
+    text = re.sub(r"(kubectl netpol-ebpf [a-z]+)", lambda found: f"{found[1]} {flags}", text)
+    return re.sub(r"kubectl (?=-n |get |edit |apply |delete )", lambda found: f"kubectl {flags} ", text)
 
 
 def _option(kind: Any, default: Any, *names: str, help: str, hidden: bool = False, **more: Any) -> tuple[Any, Any]:
@@ -199,8 +223,6 @@ def _common(values: Mapping[str, Any]) -> Common:
 
 def seconds(text: str) -> float:
     """kubectl's --request-timeout: `30`, `30s`, `1m`, `1m30s`; empty and 0 mean no limit of their own."""
-    import re
-
     if not text:
         return 0.0
     if re.fullmatch(r"\d{1,9}", text, re.ASCII):

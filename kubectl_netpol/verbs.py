@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -23,7 +24,7 @@ from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Decision
-from kubectl_netpol.options import Common, Way
+from kubectl_netpol.options import Common, Way, with_flags
 from kubectl_netpol.policy import nodes as node_kinds
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.changes import Changes, imagine
@@ -62,10 +63,11 @@ def explain(
     with _session(common) as (origin, progress):
         applied, others = read_policies(files, origin.namespace)
         for other in others:
-            progress.note(f"note: {other} is no policy and left alone")
-        changes = Changes(applied, tuple(without))
+            progress.note(f"note: {other} is not a policy: left alone")
+        changes = Changes(applied, tuple(without), tuple(files))
         plan, snapshot = _read(origin, question, progress, changes.namespaces(origin.namespace))
         found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
+        found = replace(found, next_step=with_flags(found.next_step, common))
         progress.done()
         for warning in _warnings(plan, snapshot, found):
             progress.note(f"warning: {warning}")
@@ -79,13 +81,13 @@ def explain(
 
 
 def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanation) -> Iterator[str]:
-    for node in found.unread:
-        yield f"node {node}"
     if plan.reads and all(reading.document is None for reading in snapshot.nodes.values()):
         yield (
             "no node was read: the answer is from the API objects alone, and what the kernel does is unknown; "
             "--api-only asks for no more"
         )
+    for node in found.unread:
+        yield f"node {node}"
     yield from asking.left_behind(snapshot.nodes)
     for node in plan.skipped_nodes:
         yield f"node {node} was not read: at most {planning.MOST_NODES} nodes a question"

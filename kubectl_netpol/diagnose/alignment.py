@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Network
 from typing import Any
 
+from kubectl_netpol.diagnose import agent_release
+from kubectl_netpol.kernel.layouts import SLOTS
 from kubectl_netpol.kernel.verdict import slots_text, used_slots
 from kubectl_netpol.model.flow import Direction, Network
 from kubectl_netpol.model.kernel import LpmEntry, LpmTable
-from kubectl_netpol.policy import agent, controller, endpoints, networkpolicy
+from kubectl_netpol.policy import agent, agent_newer, controller, endpoints, networkpolicy
 from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.controller import Skipped, Wanted
 from kubectl_netpol.policy.endpoints import EndpointEntry
@@ -111,7 +114,11 @@ def align(pod: Json, direction: Direction, world: World, held: Held) -> Alignmen
     expected = agent.program(resolved, direction, own, family)
     reasons = {kind: world.snapshot.get(kind).reason for kind in (*_INTENT_KINDS, "policyendpoints")}
     intent_known = not any(reasons[kind] for kind in _INTENT_KINDS)
-    builder = _Builder(pod, direction, world, held, intent_known, not reasons["policyendpoints"], family)
+
+    def newer() -> Mapping[Network, agent.Expected]:
+        return agent_newer.program(resolved, direction, own, family)
+
+    builder = _Builder(pod, direction, world, held, intent_known, not reasons["policyendpoints"], family, newer)
     rows = builder.rows(wanted, list(endpoints.entries(resolved, direction)), expected)
     names = tuple(sorted({p["metadata"]["name"] for p in networkpolicy.isolating(world, pod, direction)}))
     return Alignment(
@@ -153,10 +160,17 @@ class _Builder:
         intent_known: bool,
         endpoints_known: bool,
         family: int,
+        make_newer: Callable[[], Mapping[Network, agent.Expected]],
     ) -> None:
         self.pod, self.direction, self.world = pod, direction, world
+        self.make_newer = make_newer
         self.held, self.table = held, held.table
         self.intent_known, self.endpoints_known, self.family = intent_known, endpoints_known, family
+
+    @cached_property
+    def newer(self) -> Mapping[Network, agent.Expected]:
+        """What agents after 1.4.2 write: asked for where a map is not as those before do."""
+        return self.make_newer()
 
     def rows(
         self, wanted: list[Wanted], resolved: list[EndpointEntry], expected: dict[Network, agent.Expected]
@@ -234,6 +248,28 @@ class _Builder:
         return self._against_map(prefix, expected)
 
     def _against_map(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
+        status, note = self._by_older(prefix, expected)
+        if status in (Status.NOT_IN_MAP, Status.UNWANTED, Status.PORTS_DIFFER, Status.CUT_OFF):
+            return self._by_newer(prefix) or (status, note)
+        return status, note
+
+    def _by_newer(self, prefix: Network) -> tuple[Status, str] | None:
+        """What comes of it where the map is as agents after 1.4.2 write it; None: it is not."""
+        if not self.held.exact or self.held.slots not in (None, SLOTS):
+            # The program is one of agents before 1.2.4.
+            return None
+        expected, actual = self.newer.get(prefix), self.table.get(prefix) if self.table else None
+        if not agent_release.is_written(expected, actual):
+            return None
+        if expected is None:
+            return Status.OK, f"no entry, {NEWER_NOTE}"
+        if expected.lost:
+            count = len(expected.slots) + len(expected.lost)
+            return Status.CUT_OFF, f"{count} port rules meet here, {len(expected.lost)} are lost, {NEWER_NOTE}"
+        inherited = ", ".join(sorted({str(e.prefix) for e in expected.inherited}))
+        return Status.OK, f"also the ports of {inherited}, {NEWER_NOTE}" if inherited else NEWER_NOTE
+
+    def _by_older(self, prefix: Network, expected: agent.Expected | None) -> tuple[Status, str]:
         if not self.held.asked:
             return Status.OK, ""
         if not self.held.attached:
@@ -288,7 +324,10 @@ class _Builder:
                     Status.CATCH_ALL,
                     f"added by the agent: policies apply to the pod, but none restricts {self.direction}",
                 ),
-                agent.EXCEPT: (Status.EXCEPT, "an except of an ipBlock: denied, also for other rules"),
+                agent.EXCEPT: (
+                    Status.EXCEPT,
+                    f"an except of an ipBlock: {note or 'denied, also for other rules'}",
+                ),
             }.get(expected.origin, (status, note))
         return Row(prefix=prefix, who=self._who(prefix), kernel=self._kernel_text(prefix), status=status, note=note)
 
@@ -322,6 +361,7 @@ class _Builder:
         return slots_text(entry.slots) if entry else None
 
 
+NEWER_NOTE = "as agents after 1.4.2 write it"
 PORTS_RESOLVED_NOTE = "YAML and PolicyEndpoint allow different ports"
 NARROWED_NOTE = "a rule for all ports and one for some meet here: controllers 1.0.7 to 1.1.2 keep only the latter"
 _INTENT_KINDS = ("networkpolicies", "applicationnetworkpolicies", "namespaces", "pods", "services")

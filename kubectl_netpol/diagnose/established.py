@@ -58,14 +58,19 @@ def _any_flow(leg: Leg, kernel: PodKernel, view: DirectionView, table: MapView) 
         return Verdict(LAYER, Decision.NONE, "NO_ENTRY", "no established flow of this kind: the rules decide")
     passing = passing_now(found, view)
     if isinstance(passing, str):
-        why = f"{len(found)} established flow(s); whether they pass is not known: {passing}"
+        why = f"{_flows(found)}; whether they pass is not known: {passing}"
         return Verdict(LAYER, Decision.UNKNOWN, "NOT_READ", why)
     if not passing:
-        why = f"{len(found)} established flow(s) were made under other pod states: the rules decide again"
+        why = f"{_flows(found)}, made under other pod states: the rules decide again"
         return Verdict(LAYER, Decision.NONE, "OTHER_STATES", why)
     ports = ", ".join(str(entry.source_port) for entry in passing[:5])
-    why = f"{len(passing)} established flow(s) pass without a look at the rules (source port {ports})"
+    why = f"{_flows(passing)} (source port {ports}): such packets pass here without a look at the rules"
     return Verdict(LAYER, Decision.ALLOW, "ESTABLISHED", why)
+
+
+def _flows(entries: Sequence[ConntrackEntry]) -> str:
+    """An entry says that this program let a packet pass, not that the other end did."""
+    return "1 established flow" if len(entries) == 1 else f"{len(entries)} established flows"
 
 
 def _one_flow(leg: Leg, kernel: PodKernel, view: DirectionView, table: MapView) -> Verdict:

@@ -2,28 +2,36 @@
 
 Between ENDPOINTS and PINNED: where ENDPOINTS and EXPECTED differ, the agent's own rules are the reason (excepts win,
 24 ports, shared pod identifiers, one family ...); where EXPECTED and PINNED differ, it did not write what it should.
+
+No map tells agents up to 1.4.2 from those after, which write some entries by other rules: where these decide otherwise,
+the entry that is there says which ones they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
+from kubectl_netpol.diagnose import agent_release
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.generation import Generation, generation_of
 from kubectl_netpol.model.flow import Address, Direction, Flow, Network, host_network
 from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
-from kubectl_netpol.policy import agent, endpoints
+from kubectl_netpol.policy import agent, agent_newer, endpoints
 from kubectl_netpol.policy.networkpolicy import ITSELF
 from kubectl_netpol.policy.slices import EndpointEntry, Slices
 from kubectl_netpol.policy.world import World, pod_ip
 
 Json = dict[str, Any]
 LAYER = Layer.EXPECTED
+Rules = Mapping[Network, agent.Expected]
+Tiers = Mapping[Network, agent.ExpectedTier]
+DECIDED = (Decision.ALLOW, Decision.DENY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +40,22 @@ class ExpectedMaps:
 
     direction: Direction
     family: int
-    rules: Mapping[Network, agent.Expected]
-    tiers: Mapping[Network, agent.ExpectedTier]
+    rules: Rules
+    tiers: Tiers
     states: Mapping[int, int | None]
     """By key; None: the default of the enforcing mode."""
     listed: bool
     """Whether any PolicyEndpoint concerns the identifier at all."""
+    make_newer: Callable[[], tuple[Rules, Tiers]] | None = None
+    """The contents by the rules of agents after 1.4.2; None: these are they."""
+
+    @cached_property
+    def newer(self) -> ExpectedMaps:
+        """The same as agents after 1.4.2 write it."""
+        if self.make_newer is None:
+            return self
+        rules, tiers = self.make_newer()
+        return replace(self, rules=rules, tiers=tiers, make_newer=None)
 
     @cached_property
     def table(self) -> LpmTable:
@@ -63,18 +81,24 @@ def _order(entry: LpmEntry) -> tuple[int, int]:
 
 
 def expected_maps(pod: Json, direction: Direction, world: World) -> ExpectedMaps:
-    """By the rules of the newest agent, from the PolicyEndpoints of all pods that share the pod's identifier."""
+    """From the PolicyEndpoints of all pods that share the pod's identifier: by agents 1.2.4 to 1.4.2, and by newer."""
     address = pod_ip(pod)
     family = address.version if address else 4
     own = world.own_node_address(pod, family)
     slices, cluster = endpoints.of_identifier(world, pod), endpoints.cluster_of_identifier(world, pod)
+
+    def newer() -> tuple[Rules, Tiers]:
+        rules = _rules(agent_newer.program, slices, direction, own, family, world)
+        return rules, agent_newer.program_tiers(cluster, direction, own, family)
+
     return ExpectedMaps(
         direction,
         family,
-        _rules(slices, direction, own, family, world),
+        _rules(agent.program, slices, direction, own, family, world),
         agent.program_tiers(cluster, direction, own, family),
         agent.states(slices, cluster),
         listed=bool(slices or cluster),
+        make_newer=newer,
     )
 
 
@@ -83,16 +107,21 @@ KEPT = 64
 
 
 def _rules(
-    slices: Slices, direction: Direction, own: Address | None, family: int, world: World
-) -> Mapping[Network, agent.Expected]:
+    program: Callable[[Slices, Direction, Address | None, int], Rules],
+    slices: Slices,
+    direction: Direction,
+    own: Address | None,
+    family: int,
+    world: World,
+) -> Rules:
     """The rule map; that of pods on another node with the same slices is the same but for the node's address."""
     if not slices or own is None or any(_begins_at(own, entry) for entry in slices.holding(direction, own)):
-        return agent.program(slices, direction, own, family)
-    key = id(slices), direction, family
+        return program(slices, direction, own, family)
+    key = program, id(slices), direction, family
     if key not in world.rule_maps:
         while len(world.rule_maps) >= KEPT:
             world.rule_maps.pop(next(iter(world.rule_maps)))
-        world.rule_maps[key] = agent.program(slices, direction, None, family)
+        world.rule_maps[key] = program(slices, direction, None, family)
     return {**agent.own_node(own), **world.rule_maps[key]}
 
 
@@ -155,23 +184,44 @@ def verdict(
         why = f"agents {generation.agents} write some entries by other rules, which this release does not know"
         return Verdict(LAYER, Decision.UNKNOWN, "OLDER_AGENT", why)
     flow = replace(flow, source_port=None)
+    rules, tiers = _candidates(maps, flow, like, "np"), _candidates(maps, flow, like, "cp")
+    found = [_decided(one, other, flow, like, default) for one, other in product(rules, tiers)]
+    first, rest = found[0], [other for other in found if other.decision is not found[0].decision]
+    if not rest or first.decision not in DECIDED:
+        return first
+    other = next((one for one in rest if one.decision in DECIDED), rest[0])
+    open_ = [role for role, ways in (("np", rules), ("cp", tiers)) if len(ways) > 1]
+    if all(agent_release.whole_map(like, role) is None for role in open_):
+        why = f"{first.why}; agents after 1.4.2 may write that otherwise, and then it is {_outcome(other)}"
+        return replace(first, why=why)
+    why = (
+        "agents after 1.4.2 may write the entry that decides by other rules, and the map that is there does not tell: "
+        f"up to 1.4.2 it should be {_outcome(first)}, after it {_outcome(other)}"
+    )
+    return Verdict(LAYER, Decision.UNKNOWN, "AGENT_RELEASE", why)
+
+
+def _decided(
+    rules: ExpectedMaps, tiers: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], default: int
+) -> Verdict:
+    """The same with the map of rules of one release, and that of cluster policies of one."""
     views = [
-        as_views(maps, like, table, default, tiers)
-        for table in _tables(maps, flow)
-        for tiers in _tier_tables(maps, flow)
+        as_views(rules, like, table, default, other)
+        for table in _tables(rules, flow)
+        for other in _tier_tables(tiers, flow)
     ]
-    found = [kernel_verdict.decide(LAYER, maps.direction, flow, view) for view in views]
+    found = [kernel_verdict.decide(LAYER, rules.direction, flow, view) for view in views]
     first = found[0]
     if all(other.decision is first.decision for other in found):
-        return first
-    entry = _deciding(maps, flow)
+        return _cut_for_good(rules, flow, first)
+    entry = _deciding(rules, flow)
     if entry is not None and entry.cut_off:
         why = (
-            f"{len(entry.slots)} port rules meet in the entry {entry.prefix} and {layouts.SLOTS} fit: which ones the "
-            "agent leaves out is random, and changes each time it writes the entry"
+            f"{len(entry.slots)} port rules meet in the entry {entry.prefix} and {layouts.SLOTS} fit: which ones "
+            "agents up to 1.4.2 leave out is random, and changes each time they write the entry"
         )
         return Verdict(LAYER, Decision.UNKNOWN, "CUT_OFF", why)
-    tier = _deciding_tier(maps, flow)
+    tier = _deciding_tier(tiers, flow)
     if tier is not None and tier.cut_off:
         why = (
             f"{len(tier.slots)} rules of cluster policies meet in the entry {tier.prefix} and {layouts.SLOTS} fit: "
@@ -180,6 +230,44 @@ def verdict(
         return Verdict(LAYER, Decision.UNKNOWN, "CUT_OFF", why)
     why = "rules of one prefix are written with different host bits: which one an agent <= 1.4.1 keeps is random"
     return Verdict(LAYER, Decision.UNKNOWN, "HOST_BITS", why)
+
+
+def _cut_for_good(rules: ExpectedMaps, flow: Flow, found: Verdict) -> Verdict:
+    """Agents after 1.4.2 always leave out the same port rules: said where these would let the flow pass."""
+    entry = _deciding(rules, flow)
+    if found.code != "PORT_NOT_ALLOWED" or entry is None:
+        return found
+    if not any(_lets_pass(entry.prefix, one, flow) for one in entry.lost):
+        return found
+    why = (
+        f"{len(entry.slots) + len(entry.lost)} port rules meet in the entry {entry.prefix} and {layouts.SLOTS} fit: "
+        f"agents after 1.4.2 leave out {kernel_verdict.slots_text(tuple(entry.lost))}"
+    )
+    return replace(found, code="CUT_OFF", why=why)
+
+
+def _outcome(found: Verdict) -> str:
+    return f"{found.word} ({found.why})"
+
+
+def _candidates(maps: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], role: str) -> tuple[ExpectedMaps, ...]:
+    """The releases that may have written the entry of the map of rules (np) or cluster policies (cp) that decides.
+
+    One where both write the same, or where the map is there and its entry is as only one writes it.
+    """
+    if not agent_release.may_be_newer(like):
+        return (maps,)
+    deciding = _deciding if role == "np" else _deciding_tier
+    both = maps, maps.newer
+    old, new = (deciding(one, flow) for one in both)
+    if agent_release.meaning(old) == agent_release.meaning(new):
+        return (maps,)
+    held = agent_release.whole_map(like, role)
+    if held is None:
+        return both
+    there = held.lookup(host_network(flow.peer(maps.direction)))
+    fitting = (one for one, entry in zip(both, (old, new), strict=True) if agent_release.is_written(entry, there))
+    return tuple(fitting) or both
 
 
 def _deciding(maps: ExpectedMaps, flow: Flow) -> agent.Expected | None:

@@ -61,6 +61,11 @@ class Explanation:
     what_if: WhatIf | None = None
     api_only: bool = False
 
+    @property
+    def now(self) -> Decision:
+        """The verdict of a flow as things are; ``decision`` is that after the change where one was asked about."""
+        return self.decision if self.what_if is None else _overall(self.legs)[0]
+
 
 def explain(plan: Plan, snapshot: Snapshot, hypothesis: Hypothesis | None = None) -> Explanation:
     """Pure: the same snapshot gives the same explanation. ``hypothesis``: the policies of `-f` and `--without`."""

@@ -53,9 +53,16 @@ def flow_next(
     if cause is Cause.SELECTOR:
         return _selector_next(leg, world)
     if cause is Cause.RESOLUTION:
-        late = next((found.text for found in leg.deviations if found.code == "NOT_RESOLVED_YET"), "")
-        what = late or "the controller resolved something else than the YAML says"
-        return f"{what}: kubectl -n {namespace} get policyendpoints -o yaml"
+        if any(found.code == "NOT_RESOLVED_YET" for found in leg.deviations):
+            return (
+                "the controller is behind: ask again in some seconds; if it stays like that, it is off or stopped: "
+                "kubectl -n kube-system get configmap amazon-vpc-cni -o yaml shows enable-network-policy-controller, "
+                f"and kubectl -n {namespace} get policyendpoints -o yaml what it has made"
+            )
+        return (
+            "the controller resolved something else than the YAML says: "
+            f"kubectl -n {namespace} get policyendpoints -o yaml"
+        )
     if leg.decided_by.code == "DEFAULT_DENY" and cause is Cause.UNKNOWN:
         return (
             "in strict mode this is right, and the pod needs a policy that allows the flow; in standard mode the agent "
@@ -81,10 +88,7 @@ def _selector_next(leg: LegVerdict, world: World) -> str:
     intent = leg.verdict(Layer.INTENT)
     miss = leg.near[0].text if leg.near else next(iter(intent.evidence), "")
     change = f" ({miss})" if miss else ""
-    return (
-        f"nothing is broken: the YAML does not allow this flow{change}. "
-        f"To allow it, change the labels or the rule: kubectl {_edit(leg, world)}"
-    )
+    return f"nothing is broken: the YAML does not allow this flow{change}. To change that: kubectl {_edit(leg, world)}"
 
 
 def _unknown_next(leg: LegVerdict, *, api_only: bool) -> str:

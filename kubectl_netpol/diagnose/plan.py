@@ -222,17 +222,19 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
     for backend in targets.service_pods(end.service, world):
         address = next((a for a in pod_ips(backend) if a.version == flow.source.version), None)
         port = targets.target_port(end.service, protocol_name(flow.protocol), flow.port, backend)
-        if address is None or port is None or backend is pod:
+        if address is None or port is None:
             continue
         real = Flow(flow.source, address, flow.protocol, port, flow.source_port)
         # Selectors do not mean pods on the host network: their address is that of their node.
         behind.append(Ends(pod, Direction.EGRESS, real, None if on_host_network(backend) else backend))
-        ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
+        if backend is not pod:
+            # What comes back to the pod itself comes from its node's address (hairpin), which always passes.
+            ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
     asked = f"{flow.port}/{protocol_name(flow.protocol)}"
     ports = _service_ports(end.service)
     if asked not in ports:
         raise UsageError(f"service {ref(end.service)} has no port {asked}; it has {', '.join(ports) or 'none'}")
-    if not ingress:
+    if not behind:
         raise UsageError(
             f"service {ref(end.service)} has no running pod behind {asked}: no policy can let anything pass",
             f"kubectl -n {namespace_of(end.service)} describe service {name_of(end.service)}",

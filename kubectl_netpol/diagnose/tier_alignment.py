@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_netpol.diagnose.alignment import Row, Status, family_of, who
-from kubectl_netpol.kernel.layouts import PROTOCOL_ANY, SLOTS
+from kubectl_netpol.kernel.layouts import SLOTS
 from kubectl_netpol.kernel.verdict import slots_text, used_slots
-from kubectl_netpol.model.flow import Direction, Network
-from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable
+from kubectl_netpol.model.flow import Direction, Network, host_network
+from kubectl_netpol.model.kernel import LpmEntry, LpmTable
 from kubectl_netpol.policy import agent, controller, endpoints, tiers
 from kubectl_netpol.policy import ports as port_lists
+from kubectl_netpol.policy.agent_newer import OWN_NODE_SLOT
 from kubectl_netpol.policy.controller import Wanted
 from kubectl_netpol.policy.endpoints import EndpointEntry
 from kubectl_netpol.policy.ports import ALL_PORTS, Port
@@ -21,9 +22,6 @@ from kubectl_netpol.policy.world import World, name_of, node_of
 
 Json = dict[str, Any]
 Key = tuple[Network, str]
-
-OWN_NODE_SLOT = ClusterSlot(PROTOCOL_ANY, 1, 0, 0)
-"""Accept with priority 0, as agents after 1.4.2 write it for the own node."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +158,8 @@ class _Builder:
             own = self.world.own_node_address(self.pod, prefix.version)
             if actual is None and own == prefix.network_address:
                 return Status.OK, "the agent skips rules for the own node"
+            if actual is not None and self._lets_own_node_pass(actual):
+                return Status.NODE, "agents after 1.4.2 skip rules for the own node, and let it pass"
             return (Status.UNWANTED, _NOBODY) if actual else (Status.OK, "")
         if actual is None:
             if held.elsewhere:
@@ -183,10 +183,15 @@ class _Builder:
             )
         return Status.PORTS_DIFFER, f"the map should hold {slots_text(tuple(sorted(wanted)))}"
 
+    def _lets_own_node_pass(self, entry: LpmEntry) -> bool:
+        """The entry that agents after 1.4.2 write of their own accord."""
+        own = self.world.own_node_address(self.pod, entry.prefix.version)
+        is_own = own is not None and entry.prefix == host_network(own)
+        return is_own and set(used_slots(entry.slots)) == {OWN_NODE_SLOT}
+
     def _unexpected(self, entry: LpmEntry) -> Row:
         status, note, name = Status.UNWANTED, _NOBODY, who(entry.prefix, self.world)
-        own = self.world.own_node_address(self.pod, entry.prefix.version)
-        if own == entry.prefix.network_address and set(used_slots(entry.slots)) == {OWN_NODE_SLOT}:
+        if self._lets_own_node_pass(entry):
             status, note, name = Status.NODE, "added by the agent: the own node passes", f"node {node_of(self.pod)}"
         elif self.endpoints_unread:
             status, note = Status.UNKNOWN, f"not read: {self.endpoints_unread}"

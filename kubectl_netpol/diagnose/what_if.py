@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.diagnose import expected
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
-from kubectl_netpol.diagnose.flows import EstablishedFlow, FlowReport, flows_of
-from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, default_state, judge
+from kubectl_netpol.diagnose.flows_after import FlowsAfter, flows_after
+from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, judge
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel import layouts
-from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.verdict import slots_text
-from kubectl_netpol.model.flow import Address, Direction, Flow, host_network
-from kubectl_netpol.model.kernel import DirectionView, InterfaceView, LpmTable, PodKernel
-from kubectl_netpol.model.verdict import Decision, Layer, Verdict
+from kubectl_netpol.model.flow import Direction, host_network
+from kubectl_netpol.model.kernel import LpmTable, PodKernel
+from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.policy import agent, endpoints
 from kubectl_netpol.policy.changes import Hypothesis
 from kubectl_netpol.policy.world import World, name_of, namespace_of, ref
 
@@ -35,6 +34,42 @@ class LegAfter:
         """Whether the last policy that concerns the pod goes: then the enforcing mode decides."""
         return self.then.by_mode and not self.now.by_mode
 
+    @property
+    def behind(self) -> bool:
+        """Whether the node does something else now than the API objects lead to: these do not tell then."""
+        decided = (Decision.ALLOW, Decision.DENY)
+        should, does = self.now.by_api.decision, self.now.decision
+        return self.now.kernel is not None and should in decided and does in decided and should is not does
+
+    @property
+    def no_difference(self) -> bool:
+        return self.then.by_api.decision is self.now.by_api.decision
+
+    @property
+    def decision(self) -> Decision:
+        """What packets would meet."""
+        if not self.behind:
+            return self.then.decision
+        return self.now.decision if self.no_difference else Decision.UNKNOWN
+
+
+@dataclass(frozen=True)
+class DirectionAfter:
+    """How far one direction of the pod is open, in words: `open`, `restricted by a, b`, `closed by a`."""
+
+    direction: Direction
+    before: str
+    after: str
+    entries: int
+    """Map entries of it that would change."""
+
+    @property
+    def text(self) -> str:
+        if self.before != self.after:
+            return f"{self.direction} would be {self.after} (now {self.before})"
+        changed = f", with {self.entries} other map entr{'y' if self.entries == 1 else 'ies'}" if self.entries else ""
+        return f"{self.direction} stays {self.after}{changed}"
+
 
 @dataclass(frozen=True)
 class MapChange:
@@ -50,26 +85,6 @@ class MapChange:
 
 
 @dataclass(frozen=True)
-class FlowAfter:
-    """One established flow that the changed rules would deny."""
-
-    flow: EstablishedFlow
-    cut: bool | None
-    """True: its next packet is dropped. False: it goes on until its conntrack entry ends. None: not known."""
-    why: str
-
-
-@dataclass(frozen=True)
-class FlowsAfter:
-    """The established flows of the pod under the changed rules."""
-
-    total: int
-    denied: tuple[FlowAfter, ...]
-    undecided: int
-    unread: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class WhatIf:
     """The answer for `-f` and `--without`."""
 
@@ -79,6 +94,7 @@ class WhatIf:
     cause: Cause
     next_step: str
     legs: tuple[LegAfter, ...]
+    directions: tuple[DirectionAfter, ...]
     maps: tuple[MapChange, ...]
     flows: FlowsAfter | None
     """None: the kernel was not read."""
@@ -97,15 +113,22 @@ def what_if(
     then = [judge(leg, hypothesis.world, {}, api_only=True) for leg in plan.legs]
     legs = tuple(LegAfter(*pair) for pair in zip(now, then, strict=True))
     maps = tuple(_map_changes(plan, world, hypothesis.world))
-    flows = _flows_after(plan, world, hypothesis.world, kernel) if kernel is not None and not api_only else None
+    directions = tuple(_direction_after(plan, d, world, hypothesis.world, maps) for d in plan.question.directions)
+    flows = (
+        flows_after(plan.pod, kernel, plan.question.directions, world, hypothesis.world)
+        if kernel is not None and not api_only
+        else None
+    )
     decision = _decision(legs, flows, api_only=api_only)
+    answer = _flow_answer(plan, legs, hypothesis) if legs else _pod_answer(plan, directions, flows, hypothesis)
     return WhatIf(
         changes=hypothesis.texts,
-        answer=_flow_answer(plan, legs, hypothesis) if legs else _pod_answer(plan, maps, flows, hypothesis),
+        answer=answer,
         decision=decision,
-        cause=next((leg.then.cause for leg in legs if leg.then.decision is decision), Cause.NONE),
-        next_step=_next(plan, flows, api_only=api_only),
+        cause=next((leg.then.cause for leg in legs if leg.decision is decision), Cause.NONE),
+        next_step=_next(plan, legs, flows, hypothesis, api_only=api_only),
         legs=legs,
+        directions=directions,
         maps=maps,
         flows=flows,
     )
@@ -114,7 +137,7 @@ def what_if(
 def _decision(legs: tuple[LegAfter, ...], flows: FlowsAfter | None, *, api_only: bool) -> Decision:
     """Of a flow: its verdict after the change. Of a pod: whether flows that live now would be denied."""
     if legs:
-        return _worst(leg.then.decision for leg in legs)
+        return _worst(leg.decision for leg in legs)
     if flows is None:
         return Decision.ALLOW if api_only else Decision.UNKNOWN
     if flows.denied:
@@ -131,11 +154,14 @@ WORDS = {Decision.ALLOW: "ALLOW", Decision.DENY: "DROP", Decision.UNKNOWN: "UNKN
 
 
 def _flow_answer(plan: Plan, legs: tuple[LegAfter, ...], hypothesis: Hypothesis) -> str:
-    after, before = (_worst(iter(d)) for d in ([leg.then.decision for leg in legs], [leg.now.decision for leg in legs]))
+    after, before = (_worst(iter(d)) for d in ([leg.decision for leg in legs], [leg.now.decision for leg in legs]))
     flow = plan.legs[0].ends.flow
     between = f"{plan.source_text} -> {plan.destination_text} {flow.port_text}"
-    leg = next(leg for leg in legs if leg.then.decision is after)
+    leg = next(leg for leg in legs if leg.decision is after)
     place = f"at the {leg.then.direction} of {name_of(leg.then.pod)}"
+    head = f"{WORDS[after]} with the change, {WORDS[before]} now ({changes_text(hypothesis.texts)}): {between}"
+    if leg.behind:
+        return f"{head} {_behind_text(leg, place)}."
     same = "still" if after is before else "then"
     verb = {
         Decision.ALLOW: f"would {same} pass",
@@ -144,8 +170,24 @@ def _flow_answer(plan: Plan, legs: tuple[LegAfter, ...], hypothesis: Hypothesis)
     intent = leg.then.verdict(Layer.INTENT)
     why = intent.why if intent.decision is after else leg.then.decided_by.why
     strict = f" {STRICT_MODE}" if after is Decision.ALLOW and any(one.released for one in legs) else ""
-    what = changes_text(hypothesis.texts)
-    return f"{WORDS[after]} with the change, {WORDS[before]} now ({what}): {between} {verb}: {why}.{strict}"
+    return f"{head} {verb}: {why}.{strict}"
+
+
+def _behind_text(leg: LegAfter, place: str) -> str:
+    """The node does not do now what the API objects say: no change of these tells what it will do."""
+    does, should = (VERBS[one] for one in (leg.now.decision, leg.now.by_api.decision))
+    text = f"{does} {place} now, where by the API objects it {should}: the node does not do what was resolved"
+    if leg.no_difference:
+        return f"{text}, and the change makes no difference to that"
+    return f"{text}. By the API objects alone it {VERBS[leg.then.by_api.decision]} with the change"
+
+
+VERBS = {
+    Decision.ALLOW: "passes",
+    Decision.DENY: "is dropped",
+    Decision.UNKNOWN: "is not decided",
+    Decision.NONE: "is not decided",
+}
 
 
 def changes_text(texts: tuple[str, ...]) -> str:
@@ -153,37 +195,91 @@ def changes_text(texts: tuple[str, ...]) -> str:
     return "; ".join(texts) if len(texts) <= 2 else f"{texts[0]} and {len(texts) - 1} more changes"
 
 
-def _pod_answer(plan: Plan, maps: tuple[MapChange, ...], flows: FlowsAfter | None, hypothesis: Hypothesis) -> str:
-    what = changes_text(hypothesis.texts)
-    entries = f"{len(maps)} map entr{'y' if len(maps) == 1 else 'ies'} of {ref(plan.pod)} would change"
-    return (
-        f"With the change ({what}): {flows_text(plan.pod, flows)}; {entries if maps else 'no map entry would change'}."
-    )
+def _pod_answer(
+    plan: Plan, directions: tuple[DirectionAfter, ...], flows: FlowsAfter | None, hypothesis: Hypothesis
+) -> str:
+    what = "; ".join(one.text for one in directions)
+    changes = changes_text(hypothesis.texts)
+    return f"With the change ({changes}) of {ref(plan.pod)}: {what}; {flows_text(plan.pod, flows)}."
 
 
 def flows_text(pod: Json, flows: FlowsAfter | None) -> str:
     """`3 of 127 established flows of nginx would be denied`."""
     if flows is None:
         return "which established flows it would cut is unknown: the kernel was not read"
+    if not flows.total and not flows.unread:
+        return f"{name_of(pod)} has no established flows"
     unread = " as far as could be read" if flows.unread else ""
     unsure = f" (of {flows.undecided} it is not known)" if flows.undecided else ""
     return f"{len(flows.denied)} of {flows.total} established flows of {name_of(pod)}{unread} would be denied{unsure}"
 
 
-def _next(plan: Plan, flows: FlowsAfter | None, *, api_only: bool) -> str:
+def _next(
+    plan: Plan, legs: tuple[LegAfter, ...], flows: FlowsAfter | None, hypothesis: Hypothesis, *, api_only: bool
+) -> str:
     where = f"{name_of(plan.pod)} -n {namespace_of(plan.pod)}"
+    behind = next((leg for leg in legs if leg.behind), None)
+    if behind is not None:
+        asked = f"--from or --to and --port as asked, without -f: kubectl netpol-ebpf explain {where}"
+        return f"find out first why the node does not do what was resolved ({asked})"
+    denied = next((leg.then for leg in legs if leg.decision is Decision.DENY and leg.then.near), None)
+    if denied is not None:
+        return f"nothing was changed; with the change the YAML does not allow the flow: {denied.near[0].text}"
+    if flows is not None and flows.denied:
+        return f"nothing was changed; {_flows_next(flows, where)}; to do it: {hypothesis.command}"
     if api_only:
-        return "nothing was changed; without --api-only the flows that live now are judged as well"
+        more = "without --api-only the flows that live now are judged too"
+        return f"nothing was changed; {more}; to do it: {hypothesis.command}"
     if flows is None:
         return "nothing was changed; find out why the node could not be read to see which flows that live now are cut"
+    return f"nothing was changed; to do it: {hypothesis.command}"
+
+
+def _flows_next(flows: FlowsAfter, where: str) -> str:
+    cut = sum(one.cut is True for one in flows.denied)
     goes_on = sum(one.cut is False for one in flows.denied)
+    parts = []
+    if cut:
+        parts.append(f"{cut} of the denied flows would be cut at once, with the next packet")
     if goes_on:
-        return (
-            f"nothing was changed; {goes_on} of the denied flows would go on until their conntrack entries end: a "
-            "change of rules alone does not end established flows; after it, "
-            f"kubectl netpol-ebpf conntrack {where} lists them"
+        of = "them" if cut else "the denied flows"
+        parts.append(
+            f"{goes_on} of {of} would go on until the conntrack entry ends: a change of rules alone does not end "
+            f"established flows; after it, kubectl netpol-ebpf conntrack {where} lists them"
         )
-    return "nothing was changed; kubectl diff and kubectl apply the files when this is what you want"
+    return "; ".join(parts) or "when the denied flows end is not known"
+
+
+# ---- how far a direction is open
+
+
+def _direction_after(
+    plan: Plan, direction: Direction, before: World, after: World, maps: tuple[MapChange, ...]
+) -> DirectionAfter:
+    entries = sum(one.direction is direction and not one.map.endswith("pod_state_map") for one in maps)
+    was, becomes = (openness(plan.pod, direction, world) for world in (before, after))
+    return DirectionAfter(direction, was, becomes, entries)
+
+
+def _restricting(pod: Json, direction: Direction, world: World) -> list[str]:
+    """The policies that have a word in this direction, cluster policies first."""
+    slices = endpoints.of_identifier(world, pod)
+    isolating = endpoints.isolates(slices, direction)
+    cluster = endpoints.cluster_of_identifier(world, pod)
+    found = [endpoints.policy_of(one) for one in (*cluster, *slices) if (one.get("spec") or {}).get(direction.value)]
+    return list(dict.fromkeys([*found, *isolating]))
+
+
+def openness(pod: Json, direction: Direction, world: World) -> str:
+    """`open`, `closed by deny-all (all but the own node)` or `restricted by a, b`: by the maps that it should have."""
+    maps = expected_maps(pod, direction, world)
+    origins = {one.origin for one in maps.rules.values()}
+    by = ", ".join(_restricting(pod, direction, world))
+    if not maps.tiers and (not origins or agent.CATCH_ALL in origins):
+        return "open"
+    if not maps.tiers and origins <= {agent.NODE, agent.EXCEPT}:
+        return f"closed by {by} (all but the own node)"
+    return f"restricted by {by}"
 
 
 # ---- maps
@@ -224,67 +320,3 @@ def _differ(
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
             yield MapChange(direction, name, key, before.get(key), after.get(key))
-
-
-# ---- flows that live now
-
-
-def _flows_after(plan: Plan, before: World, after: World, kernel: PodKernel) -> FlowsAfter:
-    report = flows_of(plan.pod, kernel, tuple(Direction), before)
-    judge_ = {direction: _Rules(expected_maps(plan.pod, direction, after)) for direction in Direction}
-    return _judged(report, kernel, judge_)
-
-
-def _judged(report: FlowReport, kernel: PodKernel, rules: Mapping[Direction, _Rules]) -> FlowsAfter:
-    denied: list[FlowAfter] = []
-    undecided = total = 0
-    interfaces = {one.ifindex: one for one in kernel.interfaces}
-    for flow in report.flows:
-        if flow.passes is False and flow.rules.decision is Decision.DENY:
-            # Its next packet is dropped already: no change can cut it.
-            continue
-        total += 1
-        interface = interfaces.get(flow.entry.ifindex, kernel.interfaces[0])
-        found = rules[flow.direction].judged(flow, interface)
-        if isinstance(found, FlowAfter):
-            denied.append(found)
-        undecided += found is None
-    return FlowsAfter(total, tuple(denied), undecided, report.unread)
-
-
-class _Rules:
-    """The rules of one direction after the change."""
-
-    def __init__(self, maps: ExpectedMaps) -> None:
-        self.maps = maps
-        self._known: dict[tuple[int | None, Address, int, int], Verdict] = {}
-
-    def judged(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
-        """What becomes of one flow; True: still allowed, or denied before and after alike; None: not known."""
-        view = interface.directions[flow.direction]
-        entry, default = flow.entry, default_state(view)
-        asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
-        key = interface.ifindex, asked.peer(flow.direction), entry.protocol, entry.port
-        if key not in self._known:
-            self._known[key] = expected.verdict(self.maps, asked, view.maps, default)
-        found = self._known[key]
-        if found.decision is Decision.NONE:
-            return True if default == layouts.DEFAULT_ALLOW else None
-        if found.decision is not Decision.DENY:
-            return True if found.decision is Decision.ALLOW else None
-        cut = self._cut(flow, interface, view, default)
-        if flow.rules.decision is Decision.DENY and cut is not True:
-            # It lives on against the rules of now, and would against the changed ones.
-            return True
-        return FlowAfter(flow, cut, found.why)
-
-    def _cut(self, flow: EstablishedFlow, interface: InterfaceView, view: DirectionView, default: int) -> bool | None:
-        """Whether the program, with the maps and pod states after the change, drops its next packet."""
-        if view.program is None or flow.table.conntrack is None:
-            return None
-        entry = flow.entry
-        maps = expected.as_views(self.maps, view.maps, default=default)
-        maps["conntrack"] = replace(flow.table, conntrack=(entry,), complete=True)
-        packet = Flow(entry.source, entry.destination, entry.protocol, entry.port, entry.source_port)
-        found = kernel_verdict.decide(Layer.CONNTRACK, flow.direction, packet, maps, (), interface.ifindex)
-        return {Decision.DENY: True, Decision.ALLOW: False}.get(found.decision)

@@ -26,6 +26,8 @@ Json = dict[str, Any]
 
 FAMILY, ICMP, SHARED, LONGEST, OWN, CATCH_ALL = "family", "icmp", "shared", "longest prefix", "own node", "catch-all"
 RULES = (OWN, CATCH_ALL, SHARED, LONGEST, ICMP, FAMILY)
+NEWER_RULES = (OWN, CATCH_ALL, SHARED, ICMP, FAMILY)
+"""Of agents after 1.4.2: the longest prefix has there what the PolicyEndpoints together allow."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Case:
 
     ends: Ends
     world: World
+    newer: bool = False
+    """By the rules of agents after 1.4.2."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """All that the agent follows."""
+        return NEWER_RULES if self.newer else RULES
 
     @cached_property
     def family(self) -> int:
@@ -51,6 +60,9 @@ class Case:
         if ICMP in rules and self.ends.flow.protocol == ICMPV6 and self.ends.peer.version == 6:
             return Decision.ALLOW
         slices, cluster = self._slices(rules)
+        if self.newer and OWN in rules and cluster and self.ends.peer == self.own:
+            # Before all rules of cluster policies.
+            return Decision.ALLOW
         tiers = self._tiers(cluster, rules)
         admin = tiers.get("Admin", "")
         if admin in ("Accept", "Deny"):
@@ -131,7 +143,7 @@ class Case:
 
     def reasons(self, outcome: Decision) -> Iterator[Reason]:
         """Codes and sentences of the agent's rules that turn what the PolicyEndpoints say into this outcome."""
-        found = needed(RULES, self.decide, outcome)
+        found = needed(self.rules, self.decide, outcome)
         reasons = [self._sentence(one, frozenset(found), outcome) for one in found]
         if None not in reasons:
             yield from (reason for reason in reasons if reason is not None)
@@ -178,8 +190,8 @@ class Case:
         if entry.origin == agent.EXCEPT:
             entries = slices.entries(self.ends.direction)
             text = (
-                f"{entry.prefix} is an except of {_places(one for one in entries if entry.prefix in one.excepts)}: the "
-                "agent denies it for every other rule too, where Kubernetes allows what any rule allows"
+                f"{entry.prefix} is an except of {_places(one for one in entries if entry.prefix in one.excepts)}: "
+                "agents up to 1.4.2 deny it for every other rule too, where Kubernetes allows what any rule allows"
             )
             return "EXCEPT_WINS", text
         if outcome is Decision.ALLOW:
@@ -188,7 +200,7 @@ class Case:
             lost = [one for one in holding - meaning if port_lists.admits(one.ports, self.ends.flow)]
             text = (
                 f"only the longest prefix counts, {entry.prefix}: it inherits the ports of {_places(entry.inherited)}, "
-                f"and with them those of {_places(lost)}, although that excepts {self.ends.peer}"
+                f"and with them those of {_places(lost)}, although that excepts {self.ends.peer} (agents up to 1.4.2)"
             )
             return "EXCEPT_LOST", text
         left = [one for one in self._meaning(slices) if port_lists.admits(one.ports, self.ends.flow)]
@@ -197,7 +209,7 @@ class Case:
             why = f"the agent takes a /{HOST_LENGTH_OF_BOTH} for a single address in IPv6 as well"
         text = (
             f"only the longest prefix counts, {entry.prefix}, and it does not inherit the ports of {_places(left)}, "
-            f"which allows the flow: {why}"
+            f"which allows the flow: {why} (agents up to 1.4.2)"
         )
         return "NOT_INHERITED", text
 

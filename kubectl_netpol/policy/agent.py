@@ -1,8 +1,9 @@
 """PolicyEndpoints -> the entries that the node agent writes into its maps, and the pod states beside them.
 
-The rules of agents >= 1.2.4 for ingress_map and egress_map: the node's own address, the catch-all of a direction
+The rules of agents 1.2.4 to 1.4.2 for ingress_map and egress_map: the node's own address, the catch-all of a direction
 that is not restricted, prefixes in order of length, narrower ones inheriting the ports of wider ones, the
 deny marker of excepts, at most 24 slots for one prefix. And those of agents >= 1.3.0 for the maps of cluster policies.
+``agent_newer`` has what agents after 1.4.2 do otherwise.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Expected:
     others: list[frozenset[Slot]] = field(default_factory=list)
     """What agents <= 1.4.1 may hold instead: texts such as `10.1.2.3/8` and `10.0.0.0/8` are two rules of one key
     there, and the one that is written last stays."""
+    lost: frozenset[Slot] = frozenset()
+    """What agents after 1.4.2 leave out, always the same: there ``slots`` are those that fit."""
 
     @property
     def cut_off(self) -> bool:

@@ -5,6 +5,7 @@ PolicyEndpoints of what changes are those that the controller would make; all ot
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,8 @@ class Changes:
     """Policies with their kind; those without a namespace are of the session's."""
     removed: tuple[str, ...] = ()
     """`NAME`, `NAMESPACE/NAME`, `networkpolicy/NAME`, `NAMESPACE/anp/NAME`, `cnp/NAME`."""
+    files: tuple[str, ...] = ()
+    """Where the applied ones are from, as the user named it."""
 
     def __bool__(self) -> bool:
         return bool(self.applied or self.removed)
@@ -57,29 +60,48 @@ class Hypothesis:
 
     world: World
     texts: tuple[str, ...]
+    command: str = ""
+    """What makes it so, for the user to run."""
 
 
 def imagine(snapshot: Snapshot, changes: Changes, namespace: str) -> Hypothesis:
     """Raises ``UsageError`` for names that do not exist and namespaces that are not there."""
     world = World(snapshot)
-    texts: list[str] = []
-    gone: list[tuple[str, Json]] = [_named(text, namespace, world) for text in changes.removed]
+    gone = [_named(text, namespace, world) for text in changes.removed]
+    # Of one object in two files the last one counts.
+    made = list({(policy["kind"], ref(policy)): policy for policy in changes.applied}.values())
     policies = {kind: list(snapshot.items(plural)) for kind, plural in COLLECTIONS.items()}
-    touched: list[Json] = []
+    texts = [f"without {kind} {ref(policy)}" for kind, policy in gone]
     for kind, policy in gone:
         policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)]
-        touched.append({**policy, "kind": kind})
-        texts.append(f"without {kind} {ref(policy)}")
-    made: list[Json] = []
-    for policy in changes.applied:
+    for policy in made:
         kind = str(policy["kind"])
         _check_place(policy, world)
-        known = any(ref(one) == ref(policy) for one in policies[kind])
+        before = next((one for one in snapshot.items(COLLECTIONS[kind]) if ref(one) == ref(policy)), None)
         policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)] + [policy]
-        touched.append(policy)
-        made = [one for one in made if (one["kind"], ref(one)) != (kind, ref(policy))] + [policy]
-        texts.append(f"{kind} {ref(policy)} {'changed' if known else 'added'}")
-    return Hypothesis(_world(snapshot, policies, touched, made), tuple(texts))
+        texts.append(f"{kind} {ref(policy)} {_how(policy, before)}")
+    touched = [*({**policy, "kind": kind} for kind, policy in gone), *made]
+    return Hypothesis(_world(snapshot, policies, touched, made), tuple(texts), _command(changes, gone))
+
+
+def _how(policy: Json, before: Json | None) -> str:
+    if before is None:
+        return "added"
+    return "unchanged" if before.get("spec") == policy.get("spec") else "changed"
+
+
+def _command(changes: Changes, gone: Iterable[tuple[str, Json]]) -> str:
+    """`kubectl apply -f policy.yaml && kubectl -n shop delete networkpolicy old`."""
+    parts = []
+    files = [name for name in dict.fromkeys(changes.files) if name != "-"]
+    if files:
+        parts.append(f"kubectl apply {' '.join(f'-f {shlex.quote(name)}' for name in files)}")
+    elif changes.applied:
+        parts.append("kubectl apply the same YAML")
+    for kind, policy in gone:
+        where = f"-n {namespace_of(policy)} " if namespace_of(policy) else ""
+        parts.append(f"kubectl {where}delete {kind.lower()} {name_of(policy)}")
+    return " && ".join(parts)
 
 
 def _world(snapshot: Snapshot, policies: dict[str, list[Json]], touched: Iterable[Json], made: Sequence[Json]) -> World:
@@ -137,7 +159,7 @@ def _named(text: str, namespace: str, world: World) -> tuple[str, Json]:
         )
     if not found:
         place = f' in namespace "{where}"' if where else ""
-        raise UsageError(f'--without: policy "{name}" not found{place}')
+        raise UsageError(f'--without: policy "{name}" not found{place}{_others(where, world)}')
     return found[0]
 
 
@@ -146,3 +168,14 @@ def _is_there(kind: str, policy: Json, wanted: str, namespace: str, text: str) -
     if kind == CLUSTER_POLICY:
         return bool(wanted) or "/" not in text
     return namespace_of(policy) == namespace
+
+
+def _others(namespace: str, world: World) -> str:
+    """The policies that are there, for names that are not."""
+    found = sorted({name_of(one) for plural in COLLECTIONS.values() for one in world.snapshot.items(plural)
+                    if namespace_of(one) in ("", namespace)})  # fmt: skip
+    return f"; there are {', '.join(found[:SHOWN])}" + (" and more" if len(found) > SHOWN else "") if found else ""
+
+
+SHOWN = 8
+"""Policies that an error names."""

@@ -87,7 +87,7 @@ def parse_port(text: str) -> tuple[int, int]:
         or not 0 < int(number) < 65536
         or code not in WITH_PORTS
     ):
-        raise UsageError(f'--port "{text}" is not a port: use 80, 80/TCP, 53/UDP, 9/SCTP or icmp')
+        raise UsageError(f'--port "{text}" is not a port number: use 80, 80/TCP, 53/UDP, 9/SCTP or icmp')
     return code, int(number)
 
 
@@ -159,6 +159,8 @@ def pick_pod(text: str, namespace: str, world: World) -> tuple[Json, str]:
         raise NotRead(f"{target.text}: pods could not be read: {world.snapshot.get('pods').reason}")
     if not pods:
         hint = "host names are not resolved: give an address" if "." in target.name else ""
+        if target.name in world.nodes:
+            hint = f"it is the name of a node: node/{target.name}"
         raise UsageError(_not_found(target, world), hint)
     if len(pods) > 1:
         names = [name_of(pod) for pod in pods]
@@ -175,7 +177,7 @@ def _not_found(target: TargetRef, world: World) -> str:
     if target.kind == "pod":
         names = map(name_of, world.pods_of.get(target.namespace, ()))
         near = sorted(name for name in names if name.startswith(target.name))[:SHOWN]
-        more = f"; names that begin so: {', '.join(near)}" if near else ""
+        more = f"; names that begin with it: {', '.join(near)}" if near else ""
         return f'pod "{target.name}" not found in namespace "{target.namespace}"{more}'
     return f'{target.text} has no running pod in namespace "{target.namespace}"'
 

@@ -83,7 +83,7 @@ def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
         rows.append([verdict.layer.value, verdict.word, verdict.why])
         rows += [["", "", f"- {fact}"] for fact in (*_chain(verdict), *verdict.evidence)]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
-    lines += [f"  by rule: {one.between[0]}, {one.between[1]}: {one.text} ({one.code})" for one in leg.deviations]
+    lines += [f"  {what_if_report.rule_text(one)}" for one in leg.deviations]
     lines += [f"  near miss: {one.text}" for one in leg.near]
     if leg.kernel is not None:
         odd = (*leg.kernel.differences, *leg.kernel.directions[leg.direction].differences)
@@ -171,6 +171,7 @@ def as_data(found: Explanation) -> Json:
         "node": node_of(found.pod),
         "answer": found.answer,
         "verdict": ANSWERS[found.decision] if found.legs else None,
+        "verdictNow": ANSWERS[found.now] if found.legs else None,
         "layersAgree": _layers_agree(found),
         "cause": found.cause.value,
         "nextStep": found.next_step,
@@ -181,7 +182,13 @@ def as_data(found: Explanation) -> Json:
     if found.what_if is not None:
         data["whatIf"] = what_if_report.as_data(found.what_if)
     if found.legs:
-        data["flow"] = {"from": found.source_text, "to": found.destination_text}
+        flow = found.legs[0].leg.ends.flow
+        data["flow"] = {
+            "from": found.source_text,
+            "to": found.destination_text,
+            "protocol": protocol_name(flow.protocol),
+            "port": flow.port,
+        }
         data["legs"] = [_leg_data(leg) for leg in found.legs]
     else:
         data["directions"] = [_direction_data(report) for report in found.directions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import IO
@@ -73,7 +74,14 @@ def paint(line: str, colour: bool) -> str:
     for name in ("INTENT", "ENDPOINTS", "EXPECTED", "PINNED", "ATTACHED", "CONNTRACK", "TEST RUN"):
         if line.lstrip().startswith(f"{name} "):
             head, rest = line[: line.index(name) + len(name)], line[line.index(name) + len(name) :]
-            word = rest.split(None, 1)[0] if rest.split() else ""
-            if word in COLOURS:
-                return head + rest.replace(word, f"\033[{COLOURS[word]}m{word}\033[0m", 1)
+            return head + _paint_words(rest)
     return line
+
+
+def _paint_words(rest: str) -> str:
+    """The verdict column behind a layer's name, or the two of a change: whole words up to the first other one."""
+    found = re.match(r"\s+(\S+)(\s+(ALLOW|DENY|DROP|UNKNOWN|-)(?=\s))?", rest)
+    if found is None:
+        return rest
+    words = re.sub(r"\S+", lambda w: f"\033[{COLOURS[w[0]]}m{w[0]}\033[0m" if w[0] in COLOURS else w[0], found[0])
+    return words + rest[found.end() :]

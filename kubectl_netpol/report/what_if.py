@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_netpol.diagnose.what_if import FlowAfter, FlowsAfter, LegAfter, WhatIf
+from kubectl_netpol.diagnose.deviations import Deviation
+from kubectl_netpol.diagnose.flows_after import FlowAfter, FlowsAfter
+from kubectl_netpol.diagnose.what_if import LegAfter, WhatIf
 from kubectl_netpol.model.flow import protocol_name
-from kubectl_netpol.model.verdict import Layer, chain_text
+from kubectl_netpol.model.verdict import Decision, Layer, chain_text
 from kubectl_netpol.policy.world import ref
 from kubectl_netpol.report.flows import WORDS
 from kubectl_netpol.report.text import age_text, indent, table
@@ -33,8 +35,8 @@ def lines(found: WhatIf, with_headers: bool) -> list[str]:
     return made
 
 
-MAP_COLUMNS = ["MAP", "ENTRY", "NOW", "THEN"]
-FLOW_COLUMNS = ["DIRECTION", "FROM", "TO", "PORT", "SOURCE PORT", "LAST SEEN", "THEN", "WHY"]
+MAP_COLUMNS = ["MAP", "ENTRY", "EXPECTED NOW", "EXPECTED THEN"]
+FLOW_COLUMNS = ["DENIED AT", "FROM", "TO", "PORT", "SOURCE PORT", "LAST SEEN", "THEN", "WHY"]
 
 
 def _leg_lines(leg: LegAfter, with_headers: bool) -> list[str]:
@@ -47,11 +49,18 @@ def _leg_lines(leg: LegAfter, with_headers: bool) -> list[str]:
         rows += [["", "", "", f"- {fact}"] for fact in ([chain_text(verdict.chain)] if tiers else [])]
         rows += [["", "", "", f"- {fact}"] for fact in verdict.evidence]
     attached = now.verdict(Layer.ATTACHED)
-    rows.append([attached.layer.value, attached.word, "-", attached.why])
+    rows.append([attached.layer.value, attached.word, "-", f"now: {attached.why}"])
     made = [f"{then.direction.value.upper()} of {ref(then.pod)}"]
     made.append(indent(table(["LAYER", "NOW", "THEN", "WHY"], rows, with_headers=with_headers)))
-    made += [f"  by rule: {one.between[0]}, {one.between[1]}: {one.text} ({one.code})" for one in then.deviations]
-    return made + [f"  near miss: {one.text}" for one in then.near]
+    made += [f"  {rule_text(one)}" for one in then.deviations]
+    near = then.near if then.decision is not Decision.ALLOW else ()
+    return made + [f"  near miss: {one.text}" for one in near]
+
+
+def rule_text(one: Deviation) -> str:
+    """What the controller has yet to do is no rule of EKS."""
+    head = "not resolved yet" if one.code == "NOT_RESOLVED_YET" else f"by rule: {one.between[0]}, {one.between[1]}"
+    return f"{head}: {one.text}" + ("" if one.code == "NOT_RESOLVED_YET" else f" ({one.code})")
 
 
 def _flow_lines(flows: FlowsAfter, with_headers: bool) -> list[str]:
@@ -71,7 +80,7 @@ CUT = {
 def _flow_row(one: FlowAfter) -> list[object]:
     flow, entry = one.flow, one.flow.entry
     return [
-        flow.direction.value,
+        one.place,
         f"{entry.source} {flow.source}",
         f"{entry.destination} {flow.destination}",
         f"{entry.port}/{protocol_name(entry.protocol)}",
@@ -85,6 +94,9 @@ def _flow_row(one: FlowAfter) -> list[object]:
 def as_data(found: WhatIf) -> Json:
     return {
         "changes": list(found.changes),
+        "directions": [
+            {"direction": one.direction.value, "now": one.before, "then": one.after} for one in found.directions
+        ],
         "legs": [_leg_data(leg) for leg in found.legs],
         "maps": [
             {
@@ -105,7 +117,7 @@ def _leg_data(leg: LegAfter) -> Json:
         "pod": ref(leg.then.pod),
         "direction": leg.then.direction.value,
         "now": WORDS[leg.now.decision],
-        "then": WORDS[leg.then.decision],
+        "then": WORDS[leg.decision],
         "layers": [
             {
                 "layer": layer.value,
@@ -137,6 +149,7 @@ def _flows_data(flows: FlowsAfter) -> Json:
                 "destinationName": one.flow.destination,
                 "port": one.flow.entry.port,
                 "protocol": protocol_name(one.flow.entry.protocol),
+                "deniedAt": one.place,
                 "cut": one.cut,
                 "why": one.why,
             }

@@ -13,7 +13,7 @@ from kubectl_netpol.cli import run
 
 HERE = Path(__file__).parent
 BUNDLE = HERE.parents[1] / "kubectl_netpol" / "examples" / "article.tar.gz"
-POLICY = HERE / "policy.yaml"
+POLICY = "policy.yaml"
 QUESTIONS = {
     "explain-drop": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80"],
     "explain-allow": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80"],
@@ -21,8 +21,8 @@ QUESTIONS = {
     "explain": ["explain", "pod/nginx"],
     "explain-api-only": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80", "--api-only"],
     "explain-api-only-pod": ["explain", "pod/nginx", "--api-only"],
-    "explain-what-if": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80", "-f", str(POLICY)],
-    "explain-what-if-pod": ["explain", "pod/nginx", "-f", str(POLICY)],
+    "explain-what-if": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80", "-f", POLICY],
+    "explain-what-if-pod": ["explain", "pod/nginx", "-f", POLICY],
     "maps": ["maps", "pod/nginx"],
     "explain-established": ["explain", "pod/nginx", "--from", "accesstrue", "--port", "80", "--source-port", "33922"],
     "conntrack": ["conntrack", "pod/nginx"],
@@ -33,7 +33,15 @@ CODES = {"explain-drop": 1, "explain-api-only": 1, "explain-what-if": 1, "explai
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_output(name: str, form: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output(
+    name: str,
+    form: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Names of files are in answers as the user gave them.
+    monkeypatch.chdir(HERE)
     code = run([*QUESTIONS[name], "-o", form, "--bundle", str(BUNDLE)])
     output = capsys.readouterr().out
     assert code == CODES.get(name, 0)

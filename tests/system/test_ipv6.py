@@ -62,7 +62,7 @@ def test_icmpv6_always_passes_and_that_is_no_fault(user: User) -> None:
     done = user.run("explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "icmp", "--ask-kernel")
     assert done.returncode == 0
     assert "TEST RUN   ALLOW" in done.stdout
-    assert "Cause: none: ENDPOINTS and PINNED differ, by design of the datapath" in done.stdout
+    assert "Cause: none: ENDPOINTS and EXPECTED differ, by design of the datapath" in done.stdout
     assert "nothing is broken: the program always lets ICMPv6 through" in done.stdout
 
 

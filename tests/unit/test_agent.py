@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.policy import agent
+from kubectl_netpol.kernel.verdict import scan
+from kubectl_netpol.model.flow import Direction, Flow, host_network
+from kubectl_netpol.model.kernel import LpmEntry, LpmTable
+from kubectl_netpol.policy import agent, agent_newer, endpoints
+from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.ports import Port
+from tests.random_cluster import random_blocks
 from tests.unit.builders import ANY, DENY, NODE_IP, TCP80, endpoint, entry, pe_port
 from tests.unit.policy_builders import acts, cluster_endpoint
 
@@ -489,6 +496,150 @@ def test_a_length_that_is_not_written_is_that_of_a_host():
     assert host.others == []
 
 
+# ---- agents after 1.4.2: what their source says of it, in words
+
+PORTS_30 = [pe_port(port) for port in range(1, 31)]
+BLOCK, WORLD = entry("10.0.0.0/8", HTTP, excepts=["10.1.0.0/16"]), entry("0.0.0.0/0", DNS)
+NEWER = {
+    "an except with nothing to inherit gets the deny marker": (
+        [entry("0.0.0.0/0", excepts=["10.0.0.0/8"])],
+        {"0.0.0.0/0": {ANY}, "10.0.0.0/8": {DENY}},
+    ),
+    "an except inherits the ports of every other rule that contains it": (
+        [BLOCK, WORLD],
+        {"0.0.0.0/0": {UDP53}, "10.0.0.0/8": {TCP80, UDP53}, "10.1.0.0/16": {UDP53}},
+    ),
+    "also of one with the same CIDR, which does not except it": (
+        [entry("0.0.0.0/0", DNS), entry("0.0.0.0/0", excepts=["10.0.0.0/8", "172.16.0.0/12"])],
+        {"0.0.0.0/0": {ANY}, "10.0.0.0/8": {UDP53}, "172.16.0.0/12": {UDP53}},
+    ),
+    "never of its own subnet": (
+        [entry("0.0.0.0/0", excepts=["10.0.0.0/8"]), entry("10.0.0.0/24", HTTP)],
+        {"0.0.0.0/0": {ANY}, "10.0.0.0/8": {DENY}, "10.0.0.0/24": {TCP80}},
+    ),
+    "an except that is a rule's CIDR gets the rule's entry": (
+        [BLOCK, WEB_DNS],
+        {"10.0.0.0/8": {TCP80}, "10.1.0.0/16": {UDP53}},
+    ),
+    "each rule of a CIDR is tested on its own": (
+        [entry("10.0.0.0/8", HTTP), entry("10.0.0.0/8", pe_port(9), excepts=["10.1.0.0/16"]), HOST_DNS],
+        {"10.0.0.0/8": {TCP80, (6, 9, 0)}, "10.1.0.0/16": {TCP80}, "10.1.2.3/32": {TCP80, UDP53}},
+    ),
+    "only an except that covers the prefix as a whole carves it out": (
+        [entry("0.0.0.0/0", pe_port(9), excepts=["10.1.0.0/24"]), entry("10.0.0.0/8", HTTP), WEB_DNS],
+        {
+            "0.0.0.0/0": {(6, 9, 0)},
+            "10.0.0.0/8": {TCP80, (6, 9, 0)},
+            "10.1.0.0/16": {TCP80, (6, 9, 0), UDP53},
+            "10.1.0.0/24": {TCP80, UDP53},
+        },
+    ),
+    "inherited are the ports of the rule as authored, not what it has inherited": (
+        [entry("10.0.0.0/8", HTTP, excepts=["10.1.2.0/24"]), WEB_DNS, entry("10.1.2.3", pe_port(9))],
+        {
+            "10.0.0.0/8": {TCP80},
+            "10.1.0.0/16": {TCP80, UDP53},
+            "10.1.2.0/24": {UDP53},
+            "10.1.2.3/32": {UDP53, (6, 9, 0)},
+        },
+    ),
+    "an unconditional allow makes the others dead weight": ([WEB_HTTP, WEB_ALL], {"10.1.0.0/16": {ANY}}),
+    "also one that is inherited, and one with an end and no start": (
+        [entry("10.0.0.0/8", pe_port(None, 100, protocol=None)), WEB_HTTP],
+        {"10.0.0.0/8": {ANY}, "10.1.0.0/16": {ANY}},
+    ),
+    "one for any protocol and a port does not": (
+        [entry("10.1.0.0/16", HTTP, pe_port(80, protocol=None))],
+        {"10.1.0.0/16": {TCP80, (254, 80, 0)}},
+    ),
+    "nor one for all ports of a protocol": (
+        [entry("10.1.0.0/16", HTTP, pe_port())],
+        {"10.1.0.0/16": {TCP80, (6, 0, 0)}},
+    ),
+    "excepts of rules that are skipped are skipped": ([entry("2001:db8::/32", excepts=["10.1.0.0/16"]), V6], {}),
+    "an except of the other family makes no key": (
+        [entry("10.0.0.0/8", excepts=["2001:db8::/64"])],
+        {"10.0.0.0/8": {ANY}},
+    ),
+    "host bits of excepts are masked": (
+        [entry("10.9.9.9/8", HTTP, excepts=["10.1.2.3/16"])],
+        {"10.0.0.0/8": {TCP80}, "10.1.0.0/16": {DENY}},
+    ),
+    "of more than 24 the first in the order are kept": (
+        [entry("10.1.0.0/16", *PORTS_30, DNS, pe_port(7, protocol=None))],
+        {"10.1.0.0/16": {(254, 7, 0), *((6, port, 0) for port in range(1, 24))}},
+    ),
+    "also of the ports that an except inherits": (
+        [entry("10.0.0.0/8", excepts=["10.1.0.0/16"]), entry("0.0.0.0/0", *PORTS_30)],
+        {
+            "0.0.0.0/0": {(6, port, 0) for port in range(1, 25)},
+            "10.0.0.0/8": {ANY},
+            "10.1.0.0/16": {(6, port, 0) for port in range(1, 25)},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "expected"), NEWER.values(), ids=NEWER)
+def test_contents_as_agents_after_1_4_2_write_them(rules, expected):
+    for order in (rules, rules[::-1]):
+        slices = [endpoint(suffix=str(number), ingress=[rule]) for number, rule in enumerate(order)]
+        assert contents(agent_newer.program(slices, INGRESS, OWN, 4)) == expected
+
+
+def test_what_agents_after_1_4_2_leave_out_is_known():
+    ports = [*PORTS_30, DNS, pe_port(7, protocol=None)]
+    [_, found] = agent_newer.program([endpoint(ingress=[entry("10.1.0.0/16", *ports)])], INGRESS, OWN, 4).values()
+    assert set(map(tuple, found.lost)) == {UDP53, *((6, port, 0) for port in range(24, 31))}
+    assert not found.cut_off
+
+
+def test_agents_after_1_4_2_and_the_own_node():
+    """Only the node's host route as an except is skipped: anything broader loses to it."""
+    node = ip_address("10.0.1.128")
+    rules = [entry("10.0.0.0/8", HTTP, excepts=["10.0.1.128/25", "10.0.1.128/32"]), entry("10.0.1.128/26", DNS)]
+    found = agent_newer.program([endpoint(ingress=rules)], INGRESS, node, 4)
+    assert {str(p): set(map(tuple, e.slots)) for p, e in found.items()} == {
+        "10.0.1.128/32": {ANY},
+        "10.0.0.0/8": {TCP80},
+        "10.0.1.128/25": {DENY},
+    }
+
+
+def test_an_ipv6_block_of_32_bits_is_no_host_to_agents_after_1_4_2():
+    rules = [entry("2001:db8::/32", DNS), entry("2001:db8::/32", excepts=["2001:db8:9::/48"])]
+    found = agent_newer.program([endpoint(ingress=rules)], INGRESS, V6_NODE, 6)
+    assert set(map(tuple, found[ip_network("2001:db8:9::/48")].slots)) == {UDP53}
+
+
+@pytest.mark.parametrize("isolation", [(), ("Ingress",)])
+def test_without_rules_agents_after_1_4_2_write_the_same(isolation):
+    slices = [endpoint(isolation=isolation)]
+    assert agent_newer.program(slices, INGRESS, OWN, 4) == agent.program(slices, INGRESS, OWN, 4)
+    assert agent_newer.program([], INGRESS, OWN, 4) == {}
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 2**32))
+def test_agents_after_1_4_2_write_what_the_rules_together_allow(seed):
+    """But for the own node, rules that begin there, and what does not fit: the union, as Kubernetes defines it."""
+    rng = random.Random(seed)
+    slices, family = random_blocks(rng, fit=True)
+    made = agent_newer.program(slices, INGRESS, None, family)
+    table = LpmTable(tuple(LpmEntry(prefix, tuple(sorted(one.slots))) for prefix, one in made.items()))
+    rules = list(endpoints.entries(slices, INGRESS))
+    ends = [edge for prefix in made for edge in (prefix[0], prefix[-1], prefix[prefix.num_addresses // 2])]
+    for peer in ends:
+        for protocol, port in ((6, 80), (6, 443), (17, 53), (1, 0)):
+            asked = Flow(peer, peer, protocol, port)
+            union = any(
+                peer in rule.prefix and not any(peer in one for one in rule.excepts) and port_lists.admits(rule.ports, asked)
+                for rule in rules
+            )
+            found = table.lookup(host_network(peer))
+            assert (found is not None and scan(found, asked)[1]) is union, (peer, protocol, port)
+
+
 # ---- pod states (agent facts 5.6)
 
 ACCEPT = acts("Accept", "10.1.0.0/16")
@@ -635,6 +786,20 @@ def test_cluster_policy_maps_by_direction_and_family():
         "2001:db8::1/128": [(254, 101, 0, 0), (254, 100, 0, 0)],
     }
     assert tiers(made, family=6) == {}
+
+
+def test_agents_after_1_4_2_let_the_own_node_pass_before_cluster_policies():
+    """Accept with priority 0, in both directions (agent facts 5.5); without cluster policies nothing is known of it."""
+    made = [admin(D8, acts("Deny", NODE_IP, HTTP))]
+    for direction in Direction:
+        found = agent_newer.program_tiers(made, direction, OWN, 4)
+        older = agent.program_tiers(made, direction, OWN, 4)
+        assert {str(prefix): [tuple(slot) for slot in one.slots] for prefix, one in found.items()} == {
+            **{str(prefix): [tuple(slot) for slot in one.slots] for prefix, one in older.items()},
+            N: [(254, 1, 0, 0)],
+        }
+    assert agent_newer.program_tiers([], INGRESS, OWN, 4) == {}
+    assert agent_newer.program_tiers(made, INGRESS, V6_NODE, 4) == agent.program_tiers(made, INGRESS, V6_NODE, 4)
 
 
 def test_cluster_policy_entries_know_their_rules():

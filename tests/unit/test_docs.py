@@ -11,6 +11,8 @@ import typer
 
 from kubectl_netpol import __version__, helptext
 from kubectl_netpol.cli import app
+from kubectl_netpol.diagnose.alignment import Status
+from kubectl_netpol.diagnose.layers import Cause
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -61,3 +63,9 @@ def test_every_difference_is_documented() -> None:
         assert codes
         for code in codes:
             assert f"`{code}`" in page, code
+
+
+def test_every_status_and_cause_is_documented() -> None:
+    page = (ROOT / "docs/words.md").read_text()
+    for word in (*Status, *Cause):
+        assert f"| `{word.value}` |" in page, word

@@ -10,7 +10,7 @@ from kubectl_netpol import cli, verbs
 from kubectl_netpol.cluster.connection import ConnectionFlags
 from kubectl_netpol.diagnose.plan import Question
 from kubectl_netpol.errors import UsageError
-from kubectl_netpol.options import DEFAULT_IMAGE, Common, Way, seconds
+from kubectl_netpol.options import DEFAULT_IMAGE, Common, Way, seconds, with_flags
 from kubectl_netpol.report.output import Format
 
 
@@ -161,3 +161,15 @@ def test_the_verbs_own_arguments(seen):
     assert captured == ["a", "f"]
     assert asked[0] == Question("a", source="b", source_port=4000, ask_kernel=True)
     assert changed == [Question("a", api_only=True), ["x", "-"], ["p", "q"]]
+
+
+def test_suggested_commands_ask_the_same_cluster(seen):
+    cli.run(["explain", "a", "--context", "prod x", "--as", "me"])
+    cli.run(["explain", "a", "--bundle", "b.tar.gz"])
+    (_, live, *_), (_, offline, *_) = seen
+    text = "see kubectl netpol-ebpf maps a -n b, then kubectl -n b edit networkpolicy c; `kubectl diff`"
+    assert with_flags(text, live) == (
+        "see kubectl netpol-ebpf maps --context 'prod x' --as me a -n b, "
+        "then kubectl --context 'prod x' --as me -n b edit networkpolicy c; `kubectl diff`"
+    )
+    assert with_flags(text, offline) == text

@@ -124,7 +124,7 @@ def test_exactly_one_pod(text, name, note):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("we", 'pod "we" not found in namespace "default"; names that begin so: web-abc-x1, web2-abc-x1'),
+        ("we", 'pod "we" not found in namespace "default"; names that begin with it: web-abc-x1, web2-abc-x1'),
         ("10.0.0.0/8", '"10.0.0.0/8" is a range of addresses'),
         ("db", "pod/db means 2 pods in default: db-0, db-1"),
         ("sts/db", "statefulset/db means 2 pods in default: db-0, db-1"),

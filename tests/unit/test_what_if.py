@@ -8,6 +8,7 @@ import pytest
 
 from kubectl_netpol.diagnose.explain import explain
 from kubectl_netpol.diagnose.plan import Question, make_plan
+from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import NodeReading, Snapshot
 from kubectl_netpol.policy.changes import Changes, imagine
 from kubectl_netpol.policy.world import NETWORK_POLICY, World
@@ -23,6 +24,7 @@ from tests.unit.builders import (
     article,
     both_pods,
     ct_key,
+    endpoint,
     match,
     pod_document,
     policy,
@@ -43,6 +45,7 @@ def only(*peers: dict[str, Any], name: str = "access-nginx", **more: Any):
 
 
 NOBODY = {**policy("access-nginx", selects={"app": "nginx"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+CLOSE_ALL = {**policy("close", types=["Ingress", "Egress"]), "kind": NETWORK_POLICY}
 FREE = {"networkpolicies": [], "policyendpoints": []}
 
 
@@ -102,12 +105,10 @@ def denied(found):
 
 def test_established_flows_go_on_where_only_the_rules_change():
     found = ask(with_flows(flow_in(TRUE_IP), flow_in(TRUE_IP, sport=40001)), NOBODY)
-    assert found.answer.startswith(
-        "With the change (NetworkPolicy default/access-nginx changed): 2 of 2 established flows"
-    )
+    assert "2 of 2 established flows of nginx-f8d9c6576-8b4vf would be denied" in found.answer
     assert denied(found) == [(TRUE_IP, False)] * 2
     assert found.decision.value == "deny"
-    assert "would go on until their conntrack entries end" in found.next_step
+    assert "2 of the denied flows would go on until the conntrack entry ends" in found.next_step
 
 
 def test_established_flows_are_cut_where_the_first_policy_comes():
@@ -179,3 +180,83 @@ def test_the_data_of_a_pod_still_says_whether_its_layers_agree_now():
     data = report.as_data(ask(with_flows(flow_in(TRUE_IP)), NOBODY))
     assert (data["layersAgree"], data["verdict"]) == (True, None)
     assert data["whatIf"]["establishedFlows"]["total"] == 1
+
+
+# ---- what the answer must not get wrong
+
+
+def test_a_node_that_is_behind_is_not_credited_to_the_change():
+    """The map lacks the entry of accesstrue: whatever is added, the node drops it now."""
+    doc = both_pods(pod_document(NGINX, ingress={"10.0.0.1/32": [(254, 0, 0)]}), ACCESS_TRUE, ACCESS_FALSE)
+    nobody = {**policy("typo", selects={"app": "ngnix"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    found = ask(article(doc), nobody, source="accesstrue", port="80")
+    assert found.decision.value == "deny"
+    assert found.answer.startswith("DROP with the change, DROP now")
+    assert "the node does not do what was resolved, and the change makes no difference to that" in found.answer
+    found = ask(article(doc), NOBODY, source="accesstrue", port="80")
+    assert found.decision.value == "unknown"
+    assert "By the API objects alone it is dropped with the change" in found.answer
+    assert "find out first why the node does not do what was resolved" in found.next_step
+
+
+def test_flows_that_the_api_denies_already_are_not_the_changes_doing():
+    """The map still lets accesstrue in, which no policy allows (any more): the added policy changes nothing for it."""
+    doc = both_pods(pod_document(NGINX, ingress=ACCESS_MAP, conntrack=[flow_in(TRUE_IP)]), ACCESS_TRUE)
+    closed = {"networkpolicies": [NOBODY], "policyendpoints": [endpoint("access-nginx", pods=[NGINX])]}
+    other = {**policy("other", selects={"app": "x"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    found = ask(article(doc, **closed), other)
+    assert (denied(found), found.what_if.flows.total) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("applied", "removed", "expected"),
+    [
+        ([NOBODY], [], ["ingress would be closed by access-nginx (all but the own node)"]),
+        ([], ["access-nginx"], ["ingress would be open (now restricted by access-nginx)"]),
+        ([CLOSE_ALL], [], ["egress would be closed by close (all but the own node) (now open)"]),
+        ([only({"podSelector": {}})], [], ["ingress stays restricted by access-nginx, with 2 other map entries"]),
+    ],
+    ids=["closed", "opened", "egress closed", "other entries"],
+)  # fmt: skip
+def test_how_far_the_pod_would_be_open_comes_first(applied, removed, expected):
+    found = ask(with_flows(), *applied, removed=removed)
+    assert all(text in found.answer for text in expected), found.answer
+
+
+def test_the_other_end_is_judged_as_well():
+    """A policy that closes the egress of accesstrue denies its flow to nginx, though nothing changes for nginx."""
+    closing = {**policy("no-egress", selects={"access": "true"}, types=["Egress"]), "kind": NETWORK_POLICY}
+    found = ask(with_flows(flow_in(TRUE_IP), flow_in(FALSE_IP)), closing)
+    [one] = found.what_if.flows.denied
+    assert (one.place, one.cut) == ("egress of default/accesstrue", None)
+    assert "1 of 2 established flows" in found.answer
+    assert "whether it is cut at once is not known" in report.as_text(found, wide=False, with_headers=True)
+
+
+def test_only_the_directions_that_were_asked():
+    found = ask(with_flows(flow_in(TRUE_IP)), NOBODY, directions=(Direction.EGRESS,))
+    assert (found.what_if.maps, found.what_if.flows.total) == ((), 0)
+    assert "egress stays open" in found.answer
+    assert "ingress" not in found.answer
+
+
+@pytest.mark.parametrize(
+    ("applied", "removed", "files", "command"),
+    [
+        ([only({"podSelector": {}})], [], ("a b.yaml",), "to do it: kubectl apply -f 'a b.yaml'"),
+        ([only({"podSelector": {}})], [], ("-",), "to do it: kubectl apply the same YAML"),
+        ([], ["access-nginx"], (), "to do it: kubectl -n default delete networkpolicy access-nginx"),
+    ],
+)
+def test_the_next_step_is_the_command_that_does_it(applied, removed, files, command):
+    snapshot = with_flows()
+    plan = make_plan(Question("nginx"), "default", World(snapshot))
+    changes = Changes(tuple(applied), tuple(removed), files)
+    assert explain(plan, snapshot, imagine(snapshot, changes, "default")).next_step.endswith(command)
+
+
+def test_a_near_miss_is_the_next_step_where_the_change_does_not_help():
+    wrong = only({"podSelector": match(access="treu")})
+    found = ask(with_flows(), wrong, source="accesstrue", port="80")
+    assert found.next_step.startswith("nothing was changed; with the change the YAML does not allow the flow: ")
+    assert "access=treu" in found.next_step
