@@ -102,6 +102,28 @@ def random_cluster(
     return cluster.objects
 
 
+def random_blocks(rng: random.Random, family: int, *, many: bool = False, rules: int = 6) -> list[Json]:
+    """Elements of PolicyEndpoints, blocks inside each other with excepts everywhere. ``many``: more ports than fit."""
+    bits = 32 if family == 4 else 128
+    base = ip_network("10.0.0.0/8" if family == 4 else "2001:d00::/24")
+    lengths = [base.prefixlen + more for more in (0, 7, 8, 9, 16)] + [bits - 1, bits]
+    starts = [base[0], base[base.num_addresses // 2], base[(1 << (bits - lengths[3])) + 1]]
+    pool = [ip_network((start, length), strict=False) for start in starts for length in lengths]
+    found = []
+    for _ in range(rng.randint(1, rules)):
+        block = rng.choice(pool)
+        element: Json = {"cidr": str(block)}
+        inside = [one for one in pool if one.prefixlen > block.prefixlen and one.network_address in block]
+        if inside and rng.random() < 0.6:
+            element["except"] = [str(one) for one in rng.sample(inside, min(len(inside), rng.choice((1, 1, 2))))]
+        if rng.random() < 0.7:
+            element["ports"] = [dict(port) for port in rng.sample(PORTS, rng.randint(1, 2))]
+        if many and rng.random() < 0.3:
+            element["ports"] = [{"protocol": "TCP", "port": rng.randint(1, 99)} for _ in range(rng.randint(20, 30))]
+        found.append(element)
+    return found
+
+
 @dataclass
 class _Cluster:
     rng: random.Random

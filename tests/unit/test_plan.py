@@ -191,3 +191,20 @@ def test_an_address_is_judged_in_the_namespace_of_its_pod():
     question = plan.Question("client", destination="10.0.3.1", port="80")
     found = plan.make_plan(question, "default", world(pods=[CLIENT, far]))
     assert plan.judged_namespaces(found) == ("default", "shop")
+
+
+def test_a_pod_behind_its_own_service_is_judged_on_the_cluster_ip():
+    """What comes back to it comes from its node (hairpin): there is no ingress leg."""
+    alone = world(pods=[WEB_1], services=[SERVICE])
+    found = plan.make_plan(plan.Question("web-1", destination="svc/web"), "default", alone)
+    [leg] = found.legs
+    assert (leg.ends.direction, str(leg.ends.flow.destination)) == (Direction.EGRESS, "10.100.0.1")
+    assert [ends.peer_pod for ends in leg.backends] == [WEB_1]
+
+
+def test_backends_on_the_host_network_are_no_pods_for_selectors():
+    host = pod("host", NODE_IP, labels=WEB, host_network=True, ports=[container_port(80, "http")])
+    found = plan.make_plan(
+        plan.Question("client", destination="svc/web"), "default", world(pods=[CLIENT, host], services=[SERVICE])
+    )
+    assert [(str(ends.peer), ends.peer_pod) for ends in found.legs[0].backends] == [(NODE_IP, None)]

@@ -7,7 +7,7 @@ import pytest
 from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.model.snapshot import Collection
 from kubectl_netpol.policy import targets
-from tests.unit.builders import container_port, pod, service, service_port, world
+from tests.unit.builders import container_port, node, pod, service, service_port, world
 
 WEB = {"app": "web"}
 HASHED = {"app": "web", "pod-template-hash": "abc"}
@@ -181,3 +181,9 @@ def test_the_pods_of_a_service_are_alive_and_of_its_namespace():
     )
     found = targets.service_pods(service("web", selector=WEB), crowd)
     assert [p["metadata"]["name"] for p in found] == ["a"]
+
+
+def test_the_name_of_a_node_is_pointed_out():
+    with pytest.raises(UsageError) as caught:
+        targets.pick_pod("ip-10-0-0-1.internal", "default", world(nodes=[node("ip-10-0-0-1.internal")]))
+    assert caught.value.hint == "it is the name of a node: node/ip-10-0-0-1.internal"

@@ -96,6 +96,8 @@ def test_colour_for_terminals_only(stream, environment, expected, monkeypatch):
         ("DROP: a -> b", "\033[31;1mDROP\033[0m: a -> b"),
         ("  ATTACHED  ALLOW  entry ALLOW", "  ATTACHED  \033[32mALLOW\033[0m  entry ALLOW"),
         ("  INTENT  -  nothing", "  INTENT  -  nothing"),
+        ("  EXPECTED  ALLOW  DROP  why", "  EXPECTED  \033[32mALLOW\033[0m  \033[31;1mDROP\033[0m  why"),
+        ("  EXPECTED  -  ALLOW  why DROP", "  EXPECTED  -  \033[32mALLOW\033[0m  why DROP"),
         ("the word ALLOW inside", "the word ALLOW inside"),
         ("ALLOWED", "ALLOWED"),
     ],
