@@ -1,7 +1,8 @@
-"""Policies from YAML files and stdin, for `explain -f`: read, checked as far as the evaluators rely on, trimmed."""
+"""Policies from YAML files, directories and stdin, for `explain -f`: read, checked as the API server does, trimmed."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,41 +10,71 @@ from typing import Any
 
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import UsageError
-from kubectl_netpol.policy.world import CLUSTER_POLICY, COLLECTIONS, NETWORK_POLICY
+from kubectl_netpol.policy.validation import problem, served
+from kubectl_netpol.policy.values import printable, shown
+from kubectl_netpol.policy.world import CLUSTER_POLICY, COLLECTIONS
 
 Json = dict[str, Any]
 
 LARGEST = 4 << 20
-GROUPS = {NETWORK_POLICY: "networking.k8s.io/"}
-AWS_GROUP = "networking.k8s.aws/"
+SUFFIXES = (".json", ".yaml", ".yml")
+"""Of the files that kubectl reads in a directory."""
+NAMED = 3
+"""How many of the objects that are no policies an error names."""
 
 
 def read_policies(paths: Sequence[str], namespace: str) -> tuple[tuple[Json, ...], tuple[str, ...]]:
     """The policies of all files in their order, and what else was in them and is left alone.
 
-    ``paths``: `-` is stdin. Policies without a namespace get ``namespace``. Raises ``UsageError`` for what cannot be
-    read, is no YAML, or holds no policy.
+    ``paths``: `-` is stdin; of a directory the YAML and JSON files are read, in the order of their names. Policies
+    without a namespace get ``namespace``. Raises ``UsageError`` for what cannot be read, is no YAML, holds no policy,
+    or holds one that the API server would refuse.
     """
+    if list(paths).count("-") > 1:
+        raise UsageError("-f - is there twice: stdin can be read once")
     found: list[Json] = []
     others: list[str] = []
     for path in paths:
-        count = len(found)
-        for document in _documents(path):
-            kind = str(document.get("kind") or "")
-            if kind in COLLECTIONS:
-                found.append(_policy(document, kind, namespace, path))
-            else:
-                name = (document.get("metadata") or {}) if isinstance(document.get("metadata"), dict) else {}
-                others.append(f"{path}: {kind or 'an object without a kind'} {name.get('name', '')}".strip())
+        count, strangers = len(found), []
+        for file in _files(path):
+            for document in _objects(file):
+                if _kind(document) in COLLECTIONS:
+                    found.append(_policy(document, namespace, file))
+                else:
+                    strangers.append((file, _name(document)))
         if len(found) == count:
-            raise UsageError(
-                f"{_shown(path)}: there is no NetworkPolicy, ApplicationNetworkPolicy or {CLUSTER_POLICY} in it"
-            )
+            raise UsageError(f"{_shown(path)}: there is no policy in it, {_only([name for _, name in strangers])}")
+        others += [f"{_shown(file)}: {name}" for file, name in strangers]
     return tuple(found), tuple(others)
 
 
 def _shown(path: str) -> str:
-    return "stdin" if path == "-" else path
+    return "stdin" if path == "-" else "".join(c if c.isprintable() else "?" for c in path)
+
+
+def _only(names: Sequence[str]) -> str:
+    """What there is instead of a policy."""
+    if not names:
+        return "it is empty"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"only {', '.join(names[:NAMED])}{more}"
+
+
+# ---- files
+
+
+def _files(path: str) -> list[str]:
+    """The file itself, or those of a directory as kubectl takes them: not those of directories in it."""
+    if path == "-" or not Path(path).is_dir():
+        return [path]
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIXES) and not entry.is_dir())
+    except OSError as error:
+        raise UsageError(f"{_shown(path)}: the directory could not be read: {error.strerror}") from error
+    if not names:
+        raise UsageError(f"{_shown(path)}: there is no *.yaml, *.yml or *.json file in this directory")
+    return [str(Path(path) / name) for name in names]
 
 
 def _text(path: str) -> str:
@@ -53,108 +84,87 @@ def _text(path: str) -> str:
         else:
             with Path(path).open("rb") as file:
                 raw = file.read(LARGEST + 1)
-        if len(raw) > LARGEST:
-            raise UsageError(f"{_shown(path)}: larger than {LARGEST >> 20} MiB: that is no policy")
-        return raw.decode()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = getattr(error, "strerror", None) or "it has no possible name"
         raise UsageError(f"{_shown(path)}: the file could not be read: {reason}") from error
+    if len(raw) > LARGEST:
+        raise UsageError(f"{_shown(path)}: larger than {LARGEST >> 20} MiB: that is no policy")
+    try:
+        return raw.decode("utf-8-sig")
+    except ValueError as error:
+        raise UsageError(f"{_shown(path)}: the file could not be read: it is not text") from error
 
 
-def _documents(path: str) -> Iterator[Json]:
+# ---- objects
+
+
+def _objects(path: str) -> Iterator[Json]:
     """The objects of a file, those of Lists one by one."""
-    import yaml
+    # PyYAML is imported when it is needed: it takes a part of the time of a short command.
+    from kubectl_netpol.yaml_text import TextError, documents
 
     try:
-        documents = list(yaml.safe_load_all(_text(path)))
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{_shown(path)}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    for document in documents:
-        if document is None:
-            continue
+        waiting = [document for document in documents(_text(path)) if document is not None]
+    except TextError as error:
+        where = f" line {error.line}" if error.line else ""
+        raise UsageError(f"{_shown(path)}{where}: {_line(error.why)}") from error
+    waiting.reverse()
+    while waiting:
+        document = waiting.pop()
         if not isinstance(document, dict):
-            raise UsageError(f"{_shown(path)}: not a Kubernetes object: {type(document).__name__}")
-        items = document.get("items") if str(document.get("kind") or "").endswith("List") else None
-        for item in items if isinstance(items, list) else [document]:
-            if not isinstance(item, dict):
-                raise UsageError(f"{_shown(path)}: not a Kubernetes object: {type(item).__name__}")
-            yield item
+            raise UsageError(f"{_shown(path)}: not a Kubernetes object: {shown(document)}")
+        if _is_list(document):
+            waiting += reversed(_items(document, path))
+        else:
+            yield document
 
 
-def _policy(document: Json, kind: str, namespace: str, path: str) -> Json:
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _kind(document: Json) -> str:
+    kind = document.get("kind")
+    return kind if isinstance(kind, str) else ""
+
+
+def _is_list(document: Json) -> bool:
+    kind = _kind(document)
+    return kind.endswith("List") and ("items" in document or kind == "List" or kind.removesuffix("List") in COLLECTIONS)
+
+
+def _items(document: Json, path: str) -> list[Any]:
+    """Those of a NetworkPolicyList and its like need not say their kind."""
+    kind, items = _kind(document), document.get("items")
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise UsageError(f"{_shown(path)}: {printable(kind)}: items is {shown(items)}, not a list")
+    own = kind.removesuffix("List")
+    known = {"kind": own, "apiVersion": document.get("apiVersion")} if own else {}
+    return [{**known, **item} if isinstance(item, dict) else item for item in items]
+
+
+def _name(document: Json) -> str:
+    """`Service web`"""
     metadata = document.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
-        raise UsageError(f"{_shown(path)}: a {kind} without metadata.name")
-    group = GROUPS.get(kind, AWS_GROUP)
-    if not str(document.get("apiVersion") or "").startswith(group):
-        raise UsageError(
-            f"{_shown(path)}: {kind} {name}: apiVersion {document.get('apiVersion')!r} is not of {group[:-1]}"
-        )
-    problem = _problem(document.get("spec"))
-    if problem:
-        raise UsageError(f"{_shown(path)}: {kind} {name}: {problem}")
-    kept = trim(COLLECTIONS[kind], document)
+    kind = printable(_kind(document)) or "an object without a kind"
+    return f"{kind} {printable(name)}" if isinstance(name, str) and name else kind
+
+
+# ---- policies
+
+
+def _policy(document: Json, namespace: str, path: str) -> Json:
+    """As it would be in the cluster. Its status stays out: applying a file does not change it."""
+    kind = _kind(document)
+    wrong = problem(document)
+    if wrong:
+        raise UsageError(f"{_shown(path)}: {_name(document)}: {wrong}")
+    kept = trim(COLLECTIONS[kind], served(document))
     if kind == CLUSTER_POLICY:
         kept["metadata"].pop("namespace", None)
     else:
         kept["metadata"].setdefault("namespace", namespace)
     return {**kept, "kind": kind}
-
-
-def _problem(spec: object) -> str:
-    """The first part of a spec that the API server would refuse and the evaluators rely on; empty if there is none."""
-    if not isinstance(spec, dict):
-        return "it has no spec"
-    for direction, side in (("ingress", "from"), ("egress", "to")):
-        rules = spec.get(direction)
-        if rules is not None and not isinstance(rules, list):
-            return f"spec.{direction} is not a list"
-        for number, rule in enumerate(rules or ()):
-            path = f"spec.{direction}[{number}]"
-            if rule is not None and not isinstance(rule, dict):
-                return f"{path} is not an object"
-            problem = _rule_problem(rule or {}, path, side)
-            if problem:
-                return problem
-    if not isinstance(spec.get("podSelector"), dict | None):
-        return "spec.podSelector is not an object"
-    return next(_label_problems(spec, "spec"), "")
-
-
-def _label_problems(value: Any, path: str) -> Iterator[str]:
-    """YAML's `true`, `yes` and `1` are no texts, and the API server takes nothing else as a label value."""
-    if isinstance(value, list):
-        for index, one in enumerate(value):
-            yield from _label_problems(one, f"{path}[{index}]")
-    if not isinstance(value, dict):
-        return
-    for key, one in value.items():
-        if key != "matchLabels" or one is None:
-            yield from _label_problems(one, f"{path}.{key}")
-            continue
-        if not isinstance(one, dict):
-            yield f"{path}.{key} is not an object"
-            continue
-        for label, text in one.items():
-            if not isinstance(text, str):
-                yield f"{path}.{key}.{label} is {text!r}, and no text: put it in quotes"
-
-
-KNOWN = {"from": ("from", "ports", "name", "action"), "to": ("to", "ports", "name", "action")}
-
-
-def _rule_problem(rule: Json, path: str, side: str) -> str:
-    unknown = sorted(str(key) for key in rule if key not in KNOWN[side])
-    if unknown:
-        # The API server refuses or drops such a field: a rule that is misspelt means everybody.
-        return f"{path} has an unknown field {unknown[0]}: {' and '.join(KNOWN[side][:2])} are known"
-    for key in (side, "ports"):
-        if rule.get(key) is not None and not isinstance(rule[key], list):
-            return f"{path}.{key} is not a list"
-        for index, one in enumerate(rule.get(key) or ()):
-            if not isinstance(one, dict):
-                return f"{path}.{key}[{index}] is not an object"
-    return ""

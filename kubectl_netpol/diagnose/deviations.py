@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_netpol.diagnose import resolved_otherwise, written_otherwise
-from kubectl_netpol.diagnose.expected import ExpectedMaps
+from kubectl_netpol.diagnose.expected import AFTER, ExpectedMaps
 from kubectl_netpol.diagnose.resolved_otherwise import NEWEST, Merging
 from kubectl_netpol.diagnose.written_otherwise import shared_identifier
 from kubectl_netpol.model.flow import Direction
@@ -159,12 +159,11 @@ def of_agent(ends: Ends, resolved: Verdict, expected: Verdict, maps: ExpectedMap
     if expected.code == "CUT_OFF":
         # Agents after 1.4.2 always leave out the same.
         return [Deviation(expected.code, expected.why, between)]
-    for newer in (False, True):
-        case = written_otherwise.Case(ends, world, newer)
-        if case.decide(frozenset(case.rules)) is expected.decision:
-            return _made(case.reasons(expected.decision), between)
-    # The enforcing mode, or an agent that knows no cluster policies.
-    return []
+    case = written_otherwise.Case(ends, world, newer=expected.decided.get("agents") == AFTER)
+    if case.decide(frozenset(case.rules)) is not expected.decision:
+        # The enforcing mode, or an agent that knows no cluster policies.
+        return []
+    return _made(case.reasons(expected.decision), between)
 
 
 def domain_names(ends: Ends, world: World) -> str:

@@ -32,6 +32,8 @@ LAYER = Layer.EXPECTED
 Rules = Mapping[Network, agent.Expected]
 Tiers = Mapping[Network, agent.ExpectedTier]
 DECIDED = (Decision.ALLOW, Decision.DENY)
+AFTER = "after 1.4.2"
+"""``decided["agents"]`` of a verdict where the map is as these agents write it, and no others do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +48,14 @@ class ExpectedMaps:
     """By key; None: the default of the enforcing mode."""
     listed: bool
     """Whether any PolicyEndpoint concerns the identifier at all."""
-    make_newer: Callable[[], tuple[Rules, Tiers]] | None = None
-    """The contents by the rules of agents after 1.4.2; None: these are they."""
+    make_newer: Callable[[Address], tuple[Rules, Tiers]] | None = None
+    """The entries that hold an address, by the rules of agents after 1.4.2; None: these are they."""
 
-    @cached_property
-    def newer(self) -> ExpectedMaps:
-        """The same as agents after 1.4.2 write it."""
+    def newer(self, peer: Address) -> ExpectedMaps:
+        """The same as agents after 1.4.2 write it, as far as it may decide about this address."""
         if self.make_newer is None:
             return self
-        rules, tiers = self.make_newer()
+        rules, tiers = self.make_newer(peer)
         return replace(self, rules=rules, tiers=tiers, make_newer=None)
 
     @cached_property
@@ -87,15 +88,20 @@ def expected_maps(pod: Json, direction: Direction, world: World) -> ExpectedMaps
     own = world.own_node_address(pod, family)
     slices, cluster = endpoints.of_identifier(world, pod), endpoints.cluster_of_identifier(world, pod)
 
-    def newer() -> tuple[Rules, Tiers]:
-        rules = _rules(agent_newer.program, slices, direction, own, family, world)
-        return rules, agent_newer.program_tiers(cluster, direction, own, family)
+    rules = _rules(slices, direction, own, family, world)
+    tiers = agent.program_tiers(cluster, direction, own, family)
+
+    def newer(peer: Address) -> tuple[Rules, Tiers]:
+        first = agent_newer.own_node_tier(own) if own is not None and own == peer and cluster else tiers
+        if not slices.has_entries(direction):
+            return rules, first
+        return agent_newer.holding(slices.holding(direction, peer), peer, own, family), first
 
     return ExpectedMaps(
         direction,
         family,
-        _rules(agent.program, slices, direction, own, family, world),
-        agent.program_tiers(cluster, direction, own, family),
+        rules,
+        tiers,
         agent.states(slices, cluster),
         listed=bool(slices or cluster),
         make_newer=newer,
@@ -106,22 +112,15 @@ KEPT = 64
 """Rule maps that are kept: lists of pods have the pods of one namespace together."""
 
 
-def _rules(
-    program: Callable[[Slices, Direction, Address | None, int], Rules],
-    slices: Slices,
-    direction: Direction,
-    own: Address | None,
-    family: int,
-    world: World,
-) -> Rules:
+def _rules(slices: Slices, direction: Direction, own: Address | None, family: int, world: World) -> Rules:
     """The rule map; that of pods on another node with the same slices is the same but for the node's address."""
     if not slices or own is None or any(_begins_at(own, entry) for entry in slices.holding(direction, own)):
-        return program(slices, direction, own, family)
-    key = program, id(slices), direction, family
+        return agent.program(slices, direction, own, family)
+    key = id(slices), direction, family
     if key not in world.rule_maps:
         while len(world.rule_maps) >= KEPT:
             world.rule_maps.pop(next(iter(world.rule_maps)))
-        world.rule_maps[key] = program(slices, direction, None, family)
+        world.rule_maps[key] = agent.program(slices, direction, None, family)
     return {**agent.own_node(own), **world.rule_maps[key]}
 
 
@@ -184,8 +183,12 @@ def verdict(
         why = f"agents {generation.agents} write some entries by other rules, which this release does not know"
         return Verdict(LAYER, Decision.UNKNOWN, "OLDER_AGENT", why)
     flow = replace(flow, source_port=None)
-    rules, tiers = _candidates(maps, flow, like, "np"), _candidates(maps, flow, like, "cp")
+    newer = maps.newer(flow.peer(maps.direction)) if agent_release.may_be_newer(like) else maps
+    rules = _candidates(maps, newer, flow, like, "np")
+    tiers = _candidates(maps, newer, flow, like, "cp") if newer.tiers is not maps.tiers else (maps,)
     found = [_decided(one, other, flow, like, default) for one, other in product(rules, tiers)]
+    if newer is not maps and (newer,) in (rules, tiers):
+        found = [replace(one, decided={**one.decided, "agents": AFTER}) for one in found]
     first, rest = found[0], [other for other in found if other.decision is not found[0].decision]
     if not rest or first.decision not in DECIDED:
         return first
@@ -250,15 +253,15 @@ def _outcome(found: Verdict) -> str:
     return f"{found.word} ({found.why})"
 
 
-def _candidates(maps: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], role: str) -> tuple[ExpectedMaps, ...]:
+def _candidates(
+    maps: ExpectedMaps, newer: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], role: str
+) -> tuple[ExpectedMaps, ...]:
     """The releases that may have written the entry of the map of rules (np) or cluster policies (cp) that decides.
 
     One where both write the same, or where the map is there and its entry is as only one writes it.
     """
-    if not agent_release.may_be_newer(like):
-        return (maps,)
     deciding = _deciding if role == "np" else _deciding_tier
-    both = maps, maps.newer
+    both = maps, newer
     old, new = (deciding(one, flow) for one in both)
     if agent_release.meaning(old) == agent_release.meaning(new):
         return (maps,)

@@ -81,7 +81,7 @@ class _Rules:
     def _at_own_side(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
         view = interface.directions[flow.direction]
         default = default_state(view)
-        was, found = self._verdicts(self.pod, flow.direction, flow, view.maps, default, interface.ifindex)
+        was, found = self._verdicts(self.pod, flow.direction, flow, _shapes(view.maps), default, interface.ifindex)
         if found.decision is Decision.NONE:
             return True if default == layouts.DEFAULT_ALLOW else None
         if found.decision is not Decision.DENY:
@@ -142,3 +142,8 @@ class _Rules:
         packet = Flow(entry.source, entry.destination, entry.protocol, entry.port, entry.source_port)
         found = kernel_verdict.decide(Layer.CONNTRACK, flow.direction, packet, maps, (), interface.ifindex)
         return {Decision.DENY: True, Decision.ALLOW: False}.get(found.decision)
+
+
+def _shapes(maps: Mapping[str, MapView]) -> dict[str, MapView]:
+    """The maps of a program without their rules: those of now tell nothing of rules that are not written yet."""
+    return {role: replace(view, lpm=None) if role in ("np", "cp") else view for role, view in maps.items()}

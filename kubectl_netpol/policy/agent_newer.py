@@ -47,15 +47,32 @@ def program(
     return found | {one.prefix: one for one in _entries(rules, own, family)}
 
 
+def holding(
+    rules: Iterable[pe.EndpointEntry], peer: Address, node_address: Address | None, family: int
+) -> dict[Network, Expected]:
+    """What ``program`` has for prefixes that hold this address. ``rules``: those that do, of a direction that has any.
+
+    As the API has it an except lies within the block of its rule: no other rule can bring one.
+    """
+    own = node_address if node_address is not None and node_address.version == family else None
+    found = agent.own_node(own) if own is not None and own == peer else {}
+    return found | {one.prefix: one for one in _entries(rules, own, family) if peer in one.prefix}
+
+
 def program_tiers(
     endpoints: list[Json], direction: Direction, node_address: Address | None, family: int
 ) -> dict[Network, ExpectedTier]:
     """The expected contents of one map of cluster policies, as ``agent.program_tiers`` has them."""
     found = agent.program_tiers(endpoints, direction, node_address, family)
     if endpoints and node_address is not None and node_address.version == family:
-        own = host_network(node_address)
-        found[own] = ExpectedTier(own, [OWN_NODE_SLOT])
+        found |= own_node_tier(node_address)
     return found
+
+
+def own_node_tier(address: Address) -> dict[Network, ExpectedTier]:
+    """What lets the pod's own node pass, whatever cluster policies say."""
+    own = host_network(address)
+    return {own: ExpectedTier(own, [OWN_NODE_SLOT])}
 
 
 def _entries(rules: Iterable[pe.EndpointEntry], own: Address | None, family: int) -> Iterator[Expected]:

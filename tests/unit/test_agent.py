@@ -594,6 +594,21 @@ def test_what_agents_after_1_4_2_leave_out_is_known():
     assert not found.cut_off
 
 
+def test_what_agents_after_1_4_2_inherit_knows_where_it_comes_from():
+    found = agent_newer.program([endpoint(ingress=[BLOCK, WORLD, WEB_DNS, HOST_DNS])], INGRESS, OWN, 4)
+    assert {str(p): [str(e.prefix) for e in one.inherited] for p, one in found.items()} == {
+        N: [],
+        "0.0.0.0/0": [],
+        "10.0.0.0/8": ["0.0.0.0/0"],
+        "10.1.0.0/16": ["0.0.0.0/0"],
+        "10.1.2.3/32": ["0.0.0.0/0", "10.1.0.0/16"],
+    }
+    origins = {
+        str(p): one.origin for p, one in agent_newer.program([endpoint(ingress=[BLOCK])], INGRESS, OWN, 4).items()
+    }
+    assert origins == {N: agent.NODE, "10.0.0.0/8": agent.RULE, "10.1.0.0/16": agent.EXCEPT}
+
+
 def test_agents_after_1_4_2_and_the_own_node():
     """Only the node's host route as an except is skipped: anything broader loses to it."""
     node = ip_address("10.0.1.128")

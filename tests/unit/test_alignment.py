@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+import random
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubectl_netpol.diagnose import alignment
 from kubectl_netpol.diagnose.alignment import Held, Status
-from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.flow import Direction, host_network
 from kubectl_netpol.model.snapshot import Collection
+from kubectl_netpol.policy import agent, agent_newer
+from tests.random_cluster import random_blocks
 from tests.unit.builders import (
     ACCESS_ENDPOINT,
     ACCESS_FALSE,
@@ -214,6 +219,143 @@ def test_inherited_ports_are_right_and_explained():
     found = align(table, networkpolicies=[made], policyendpoints=slices)
     row = next(row for row in found.rows if str(row.prefix) == TRUE)
     assert (row.status, row.note) == (Status.OK, "also the ports of 10.0.0.0/8")
+
+
+# ---- maps as agents after 1.4.2 write them
+
+WIDE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+DNS = (17, 53, 0)
+
+
+def with_rules(*rules):
+    """Policies and PolicyEndpoints of (peer, ports of the YAML)."""
+    made = [{"from": [peer], **({"ports": list(ports)} if ports else {})} for peer, ports in rules]
+    elements = [
+        entry(
+            peer["ipBlock"]["cidr"],
+            *(pe_port(one["port"], protocol=one.get("protocol", "TCP")) for one in ports),
+            excepts=peer["ipBlock"].get("except", ()),
+        )
+        for peer, ports in rules
+    ]
+    return {
+        "networkpolicies": [policy("access-nginx", selects={"app": "nginx"}, ingress=made)],
+        "policyendpoints": [endpoint("access-nginx", pods=[NGINX], ingress=elements)],
+    }
+
+
+EXCEPTED = with_rules((BLOCK, ()), (WIDE, [{"port": 53, "protocol": "UDP"}]))
+HALF = {"0.0.0.0/0": [DNS], "10.0.0.0/8": [ANY, DNS], OWN: [ANY]}
+ALL_AND_MANY = with_rules((WIDE, ()), ({"ipBlock": {"cidr": "10.0.0.0/8"}}, [{"port": n} for n in range(1, 31)]))
+CUT = with_rules((BLOCK, ()), (WIDE, [{"port": n} for n in range(1, 31)]))
+FIRST_24 = [(6, port, 0) for port in range(1, 25)]
+NEWER = {
+    # map, objects, prefix, status, note
+    "an except with the ports of another rule": (
+        {**HALF, "10.0.0.0/8": [ANY], "10.9.0.0/16": [DNS]},
+        EXCEPTED,
+        "10.9.0.0/16",
+        Status.EXCEPT,
+        "an except of an ipBlock: also the ports of 0.0.0.0/0, as agents after 1.4.2 write it",
+    ),
+    "all ports swallow the others": (
+        {**HALF, "10.0.0.0/8": [ANY], "10.9.0.0/16": [DNS]},
+        EXCEPTED,
+        "10.0.0.0/8",
+        Status.OK,
+        "also the ports of 0.0.0.0/0, as agents after 1.4.2 write it",
+    ),
+    "the same as before": (HALF | {"10.9.0.0/16": [DENY]}, EXCEPTED, "0.0.0.0/0", Status.OK, ""),
+    "an except as agents up to 1.4.2 write it": (
+        HALF | {"10.9.0.0/16": [DENY]},
+        EXCEPTED,
+        "10.9.0.0/16",
+        Status.EXCEPT,
+        "an except of an ipBlock: denied, also for other rules",
+    ),
+    "an except as nobody writes it": (
+        HALF | {"10.9.0.0/16": [TCP80]},
+        EXCEPTED,
+        "10.9.0.0/16",
+        Status.PORTS_DIFFER,
+        "the map should allow deny (except)",
+    ),
+    "an except that is not there": (HALF, EXCEPTED, "10.9.0.0/16", Status.NOT_IN_MAP, None),
+    "more than fit, but all ports are among them": (
+        {"0.0.0.0/0": [ANY], "10.0.0.0/8": [ANY], OWN: [ANY]},
+        ALL_AND_MANY,
+        "10.0.0.0/8",
+        Status.OK,
+        "also the ports of 0.0.0.0/0, as agents after 1.4.2 write it",
+    ),
+    "more in an except than fit": (
+        {"0.0.0.0/0": FIRST_24, "10.0.0.0/8": [ANY], "10.9.0.0/16": FIRST_24, OWN: [ANY]},
+        CUT,
+        "10.9.0.0/16",
+        Status.CUT_OFF,
+        "30 port rules meet here, 6 are lost, as agents after 1.4.2 write it",
+    ),
+    "others of more in an except than fit": (
+        {"0.0.0.0/0": FIRST_24, "10.0.0.0/8": [ANY], "10.9.0.0/16": [*FIRST_24[1:], (6, 25, 0)], OWN: [ANY]},
+        CUT,
+        "10.9.0.0/16",
+        Status.PORTS_DIFFER,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "objects", "prefix", "status", "note"), NEWER.values(), ids=NEWER)
+def test_maps_as_agents_after_1_4_2_write_them(table, objects, prefix, status, note):
+    [row] = [row for row in align(table, **objects).rows if str(row.prefix) == prefix]
+    assert row.status is status
+    assert note is None or row.note == note
+
+
+def test_an_except_of_a_rule_that_is_passed_over_may_be_there_or_not():
+    """Up to 1.4.2 agents write it."""
+    peer = {"ipBlock": {"cidr": f"{NODE_IP}/24", "except": [f"{NODE_IP}/25"]}}
+    me = pod("nginx-f8d9c6576-8b4vf", "10.0.4.5", labels={"app": "nginx"}, host_ip="10.0.0.0")
+    objects = {**with_rules((peer, ())), "pods": [me]}
+    made = world(**objects, nodes=[node("node-a", "10.0.0.0")])
+    own = {"10.0.0.0/32": [ANY]}
+    notes = {
+        "no entry, as agents after 1.4.2 write it": own,
+        "denied, also for other rules": own | {"10.0.0.0/25": [DENY]},
+    }
+    for note, table in notes.items():
+        rows = alignment.align(me, Direction.INGRESS, made, Held(np_view(table).lpm)).rows
+        [row] = [row for row in rows if str(row.prefix) == "10.0.0.0/25"]
+        assert (row.status, row.note) == (Status.EXCEPT, f"an except of an ipBlock: {note}")
+
+
+@pytest.mark.parametrize("held", [{"exact": False}, {"slots": 8}], ids=["before 1.2.4", "1.0.x"])
+def test_programs_of_old_agents_are_of_no_newer_one(held):
+    found = statuses({**HALF, "10.9.0.0/16": [DNS]}, held=held, **EXCEPTED)
+    assert found["10.9.0.0/16"] in (Status.UNKNOWN, Status.PORTS_DIFFER)
+
+
+WRONG = {Status.PORTS_DIFFER, Status.NOT_IN_MAP, Status.UNWANTED}
+
+
+@given(seed=st.integers(0, 2**32))
+def test_no_row_of_a_map_of_either_release_is_wrong(seed):
+    """Of random PolicyEndpoints; with one entry more, or less, a row is."""
+    rng, family = random.Random(seed), 4 if seed % 2 else 6
+    me = NGINX if family == 4 else pod("nginx-f8d9c6576-8b4vf", "2001:db8:f::1", host_ip="2001:db8:f::2")
+    slices = [endpoint("access-nginx", pods=[me], ingress=random_blocks(rng, family, many=True))]
+    made = world(pods=[me], policyendpoints=slices, networkpolicies=Collection(reason="not asked for"))
+    own = ip_address(me["status"]["hostIP"])
+    for program in (agent.program, agent_newer.program):
+        written = program(slices, Direction.INGRESS, own, family)
+        table = {str(prefix): rng.sample(sorted(one.slots), min(len(one.slots), 24)) for prefix, one in written.items()}
+        found = alignment.align(me, Direction.INGRESS, made, Held(np_view(table, family).lpm))
+        assert not WRONG & {row.status for row in found.rows}, found.rows
+        lost = rng.choice([one for one in table if one != str(host_network(own))])
+        without = {prefix: slots for prefix, slots in table.items() if prefix != lost}
+        rows = alignment.align(me, Direction.INGRESS, made, Held(np_view(without, family).lpm)).rows
+        known = [str(one) for one in agent_newer.program(slices, Direction.INGRESS, own, family)]
+        assert (Status.NOT_IN_MAP in {row.status for row in rows}) is (lost in known)
 
 
 def test_named_ports_of_several_selected_pods_are_no_difference():

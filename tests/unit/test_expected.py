@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
-from kubectl_netpol.diagnose import expected
+from kubectl_netpol.diagnose import deviations, expected
+from kubectl_netpol.kernel import verdict as kernel_verdict
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import MapView
-from kubectl_netpol.model.verdict import Decision
-from kubectl_netpol.policy import agent
+from kubectl_netpol.model.kernel import LpmTable, MapView
+from kubectl_netpol.model.verdict import Decision, Layer
+from kubectl_netpol.policy import agent, agent_newer, endpoints
+from kubectl_netpol.policy.networkpolicy import Ends
+from tests.random_cluster import random_blocks
 from tests.unit.builders import (
     ANY,
     DENY,
@@ -250,7 +256,8 @@ DECIDED = {
 @pytest.mark.parametrize(("slices", "cluster", "code"), DECIDED.values(), ids=DECIDED)
 def test_verdicts(slices, cluster, code):
     assert judge(slices, cluster).code == code
-    assert judge(slices, cluster, like=NEWEST).code == code
+    written = expected.as_views(maps(slices, cluster), NEWEST)
+    assert judge(slices, cluster, like=written).code == code
 
 
 def test_the_default_of_the_mode():
@@ -332,8 +339,8 @@ def test_more_port_rules_than_fit(rules, decision, code):
 
 def test_what_is_cut_off_is_said():
     assert judge([slice_(entry(PEER, *many(24), HTTP))]).why == (
-        "25 port rules meet in the entry 10.0.2.1/32 and 24 fit: which ones the agent leaves out is random, "
-        "and changes each time it writes the entry"
+        "25 port rules meet in the entry 10.0.2.1/32 and 24 fit: which ones agents up to 1.4.2 leave out is random, "
+        "and changes each time they write the entry"
     )
 
 
@@ -457,6 +464,170 @@ def test_host_bits_are_said():
     assert judge([slice_(entry("10.9.9.9/8", HTTP), entry("10.0.0.0/8", DNS))]).why == (
         "rules of one prefix are written with different host bits: which one an agent <= 1.4.1 keeps is random"
     )
+
+
+# ---- agents after 1.4.2 decide otherwise
+
+EXCEPTED = [slice_(entry("10.0.0.0/8", excepts=["10.0.2.0/24"])), slice_(entry("0.0.0.0/0", HTTP), suffix="2")]
+"""Up to 1.4.2 the except denies; after it the other rule counts."""
+IN_EXCEPT = "10.0.2.0/24"
+OLD, NEW = {IN_EXCEPT: [DENY]}, {IN_EXCEPT: [TCP80]}
+ALLOW, DROP, OPEN = (Decision.ALLOW, "ENTRY_ALLOWS"), (Decision.DENY, "EXCEPT"), (Decision.UNKNOWN, "AGENT_RELEASE")
+BESIDE = {"0.0.0.0/0": [TCP80], "10.0.0.0/8": [ANY], f"{NODE_IP}/32": [ANY]}
+WITH_NEWER = {
+    # contents of the map, what is decided
+    "as agents up to 1.4.2 write it": (np_view({**BESIDE, **OLD}), DROP),
+    "as those after it do": (np_view({**BESIDE, **NEW}), ALLOW),
+    "whatever stands in other entries": (np_view(NEW), ALLOW),
+    "neither: other slots": (np_view({**BESIDE, IN_EXCEPT: [ANY]}), OPEN),
+    "neither: not there yet": (np_view(BESIDE), OPEN),
+    "neither: another entry is longer": (np_view({**NEW, "10.0.2.0/30": [TCP80]}), OPEN),
+    "not read": (replace(np_view({}), lpm=None), DROP),
+    "not read to its end": (np_view(NEW, complete=False), DROP),
+    "only the first slots were read": (np_view(NEW, first_slot_only=True), DROP),
+}
+
+
+@pytest.mark.parametrize(("held", "decided"), WITH_NEWER.values(), ids=WITH_NEWER)
+def test_the_entry_that_decides_says_which_release_wrote_it(held, decided):
+    found = judge(EXCEPTED, like={**NEWEST, "np": held})
+    assert (found.decision, found.code) == decided
+    assert found.decided.get("agents") == ("after 1.4.2" if decided is ALLOW else None)
+    # Where both write the same nothing else is asked for.
+    assert judge(EXCEPTED, like={**NEWEST, "np": held}, peer="10.0.3.1").code == "ENTRY_ALLOWS"
+
+
+def test_what_releases_make_of_it_is_said():
+    where = "entry 10.0.2.0/24 of the ingress_map that the agent should write"
+    older, newer = f"DROP ({where} is marked deny (an `except` of an ipBlock))", f"ALLOW ({where} allows 80/TCP)"
+    assert judge(EXCEPTED, like=NEWEST).why == (
+        "agents after 1.4.2 may write the entry that decides by other rules, and the map that is there does not tell: "
+        f"up to 1.4.2 it should be {older}, after it {newer}"
+    )
+    alone = judge(EXCEPTED)
+    assert (alone.decision, alone.code) == DROP
+    assert alone.why == (
+        f"{where} is marked deny (an `except` of an ipBlock); agents after 1.4.2 may write that otherwise, and then it "
+        f"is {newer}"
+    )
+    for other in (judge(EXCEPTED, peer="10.0.3.1"), judge(EXCEPTED, port=81)):
+        assert "after 1.4.2" not in other.why
+
+
+def test_programs_of_agents_up_to_1_4_1_are_of_no_newer_one():
+    found = judge(EXCEPTED, like={**NEWEST, "conntrack": conntrack(1)})
+    assert (found.decision, found.code) == DROP
+    assert "after 1.4.2" not in found.why
+
+
+def test_an_except_of_a_rule_that_is_passed_over():
+    """Up to 1.4.2 it denies; after it there is no such entry, and the wider one decides."""
+    slices = [slice_(entry("2001:db8::/32", excepts=[IN_EXCEPT]), entry("10.0.0.0/8"))]
+    for held, decided in ((BESIDE | OLD, DROP), ({"10.0.0.0/8": [ANY]}, ALLOW), ({"10.0.0.0/8": [TCP80]}, OPEN)):
+        found = judge(slices, like={**NEWEST, "np": np_view(held)})
+        assert (found.decision, found.code) == decided
+
+
+TO_NODE = [admin(acts("Deny", "10.0.0.0/24"))]
+OWN_ENTRY = {f"{NODE_IP}/32": [(254, 1, 0, 0)], "10.0.0.0/24": [(254, 100, 0, 0)]}
+
+
+def test_the_own_node_and_cluster_policies():
+    """Agents after 1.4.2 accept it before all rules (agent facts 5.5)."""
+    for held, code in (({"10.0.0.0/24": [(254, 100, 0, 0)]}, "ADMIN_DENY"), (OWN_ENTRY, "ADMIN_ACCEPT")):
+        assert judge([slice_()], TO_NODE, peer=NODE_IP, like={**NEWEST, "cp": cp_view(held)}).code == code
+    assert judge([slice_()], TO_NODE, peer=NODE_IP, like={**NEWEST, "cp": cp_view({})}).code == "AGENT_RELEASE"
+    unread = {**NEWEST, "cp": replace(cp_view({}), lpm=None)}
+    for like in ({}, unread):
+        found = judge([slice_()], TO_NODE, peer=NODE_IP, like=like)
+        assert found.code == "ADMIN_DENY"
+        assert "agents after 1.4.2 may write that otherwise" in found.why
+    assert judge([slice_()], TO_NODE, peer="10.0.0.9", like=NEWEST).code == "ADMIN_DENY"
+
+
+def test_that_the_own_node_passes_before_cluster_policies_has_its_reason():
+    me = pod("web-1", "10.0.1.1")
+    made = world(pods=[me], nodes=[node()], policyendpoints=[slice_()], clusterpolicyendpoints=TO_NODE)
+    ends = Ends(me, INGRESS, flow(NODE_IP, "10.0.1.1"), None)
+    found, resolved = expected.expected_maps(me, INGRESS, made), endpoints.evaluate(ends, made)
+    should = expected.verdict(found, ends.flow, {**NEWEST, "cp": cp_view(OWN_ENTRY)})
+    assert (resolved.decision, should.decision) == (Decision.DENY, Decision.ALLOW)
+    [named] = deviations.of_agent(ends, resolved, should, found, made)
+    assert named.code == "OWN_NODE"
+    assert named.text == (
+        "10.0.0.1 is the address of the pod's own node node-a: the agent lets it pass, and leaves out all rules for it"
+    )
+
+
+def test_all_ports_are_never_cut_off_by_agents_after_1_4_2():
+    slices = [slice_(entry(PEER, *many(30)), entry(PEER))]
+    all_fit = {f"{PEER}/32": [ANY]}
+    some = {f"{PEER}/32": [ANY, *((6, port, 0) for port in range(1000, 1023))]}
+    assert judge(slices).code == "CUT_OFF"
+    assert judge(slices, like={**NEWEST, "np": np_view(all_fit)}).code == "ENTRY_ALLOWS"
+    assert judge(slices, like={**NEWEST, "np": np_view(some)}).code == "CUT_OFF"
+
+
+def test_what_agents_after_1_4_2_leave_out_is_said():
+    slices = [slice_(entry("0.0.0.0/0", *many(30)), entry("10.0.0.0/8", excepts=[IN_EXCEPT]))]
+    written = expected.as_views(after(maps(slices), slices), NEWEST)
+    assert judge(slices, like=written, port=1023).code == "ENTRY_ALLOWS"
+    found = judge(slices, like=written, port=1024)
+    assert (found.decision, found.code) == (Decision.DENY, "CUT_OFF")
+    assert found.why == (
+        "30 port rules meet in the entry 10.0.2.0/24 and 24 fit: agents after 1.4.2 leave out 1024/TCP, 1025/TCP, "
+        "1026/TCP, 1027/TCP, 1028/TCP, 1029/TCP"
+    )
+    assert judge(slices, like=written, port=80).code == "PORT_NOT_ALLOWED"
+
+
+def after(found, slices, cluster=(), me=ME):
+    """The whole maps as agents after 1.4.2 write them."""
+    own = ip_address(me["status"]["hostIP"])
+    return replace(
+        found,
+        rules=agent_newer.program(slices, INGRESS, own, found.family),
+        tiers=agent_newer.program_tiers(cluster, INGRESS, own, found.family),
+        make_newer=None,
+    )
+
+
+def by(found, asked):
+    """What a program decides with these maps, where slots are not cut off."""
+    return kernel_verdict.decide(Layer.EXPECTED, INGRESS, asked, expected.as_views(found, {}))
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32))
+def test_random_excepts(seed):
+    """A map of one release gives its verdict; without one it is that up to 1.4.2, and the other is told of."""
+    family = 4 if seed % 2 else 6
+    me = ME if family == 4 else pod("web-1", "2001:db8:f::1", host_ip="2001:db8:f::2")
+    slices = [endpoint("a", pods=[me], ingress=random_blocks(random.Random(seed), family))]
+    found = maps(slices, me=me)
+    later = after(found, slices, me=me)
+    shape = {} if family == 6 else NEWEST
+    older, newer = (expected.as_views(one, shape) for one in (found, later))
+    neither = expected.as_views(found, shape, LpmTable(()))
+    differing = 0
+    for prefix, (protocol, port) in itertools.product(found.rules, ((6, 80), (17, 53), (1, 0))):
+        asked = flow(str(prefix[-1]), me["status"]["podIP"], port, protocol)
+        first, second = by(found, asked), by(later, asked)
+        differs = first.decision is not second.decision
+        differing += differs
+        alone = expected.verdict(found, asked, {})
+        assert alone.decision is first.decision
+        assert ("agents after 1.4.2 may write that otherwise" in alone.why) is differs
+        assert expected.verdict(found, asked, older).decision is first.decision
+        assert expected.verdict(found, asked, newer).decision is second.decision
+        with_neither = expected.verdict(found, asked, neither)
+        if differs:
+            assert (with_neither.decision, with_neither.code) == OPEN
+            assert first.why in with_neither.why
+            assert second.why in with_neither.why
+        else:
+            assert with_neither.decision is first.decision
+    event(f"differing: {bool(differing)}")
 
 
 def test_the_evidence_names_a_map_that_is_in_no_kernel():

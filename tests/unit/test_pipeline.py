@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -24,7 +24,7 @@ from kubectl_netpol.diagnose.deviations import Deviation
 from kubectl_netpol.diagnose.reasons import needed
 from kubectl_netpol.model.flow import Direction, Flow
 from kubectl_netpol.model.verdict import Decision, Verdict
-from kubectl_netpol.policy import endpoints, modelled, targets, tiers
+from kubectl_netpol.policy import agent_newer, endpoints, modelled, targets, tiers
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import World, namespace_of, on_host_network, pod_ip
 from tests.random_cluster import OUTSIDE, PROBES, addresses, random_cluster
@@ -191,6 +191,34 @@ def test_without_deviating_policies_all_layers_agree(family: int, seed: int) -> 
         assert not answer.found, (packet(asked.ends), answer.found)
         assert answer.intent.decision is answer.resolved.decision, (packet(asked.ends), answer.chain)
         assert answer.should.decision in (answer.intent.decision, Decision.NONE), (packet(asked.ends), answer.chain)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@settings(max_examples=10)
+@given(seed=SEEDS)
+def test_every_difference_has_its_reason_with_agents_after_1_4_2(family: int, seed: int) -> None:
+    """The maps that are there are as they write them."""
+    pipeline = Pipeline(random_cluster(random.Random(seed), family=family, pods=4, policies=5))
+    for asked in pipeline.legs():
+        ends, found = asked.ends, pipeline.made(namespace_of(asked.ends.pod))
+        maps = expected.expected_maps(ends.pod, ends.direction, found)
+        later = _as_after_1_4_2(maps, ends.pod, found)
+        should = expected.verdict(maps, ends.flow, expected.as_views(later, {}))
+        if should.decision is Decision.NONE:
+            continue
+        resolved = endpoints.evaluate(ends, found)
+        named = deviations.of_agent(ends, resolved, should, maps, found)
+        assert bool(named) is (differ(resolved, should) or should.code == "CUT_OFF"), (packet(ends), resolved, should)
+        if should.decided.get("agents"):
+            codes = {one.code for one in named}
+            assert not codes & {"EXCEPT_WINS", "EXCEPT_LOST", "NOT_INHERITED"}, (packet(ends), named)
+
+
+def _as_after_1_4_2(maps: expected.ExpectedMaps, pod: Json, found: World) -> expected.ExpectedMaps:
+    own = found.own_node_address(pod, maps.family)
+    slices, cluster = endpoints.of_identifier(found, pod), endpoints.cluster_of_identifier(found, pod)
+    rules = agent_newer.program(slices, maps.direction, own, maps.family)
+    return replace(maps, rules=rules, tiers=agent_newer.program_tiers(cluster, maps.direction, own, maps.family))
 
 
 SEEDS_OF_CODES = (0, 17, 34, 38, 61, 128, 138, 161, 170, 177, 181, 188, 206, 268, 273, 318, 366)

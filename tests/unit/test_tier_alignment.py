@@ -43,8 +43,9 @@ def table(entries) -> LpmTable:
     return found
 
 
-def rows(policies, endpoints, entries, **held):
-    made = world(pods=[NGINX, CLIENT], clusternetworkpolicies=policies, clusterpolicyendpoints=endpoints)
+def rows(policies, endpoints, entries, *, intent=True, **held):
+    found = policies if intent else Collection(reason="not asked for")
+    made = world(pods=[NGINX, CLIENT], clusternetworkpolicies=found, clusterpolicyendpoints=endpoints)
     return align_tiers(NGINX, Direction.INGRESS, made, HeldTiers(None if entries is None else table(entries), **held))
 
 
@@ -61,15 +62,33 @@ def rows(policies, endpoints, entries, **held):
         ([cluster_policy(ports=[TCP])], [cluster_endpoint(DENY_80)], {PREFIX: [TCP_DENY, TCP_DENY]}, Status.OK),
         ([], [], {PREFIX: [ANY_DENY]}, Status.UNWANTED),
         ([], [], {f"{NODE_IP}/32": [(254, 1, 0, 0)]}, Status.NODE),
+        ([], [], {f"{NODE_IP}/32": [(254, 0, 0, 0)]}, Status.UNWANTED),
+        ([], [], {PREFIX: [(254, 1, 0, 0)]}, Status.UNWANTED),
         ([cluster_policy()], [cluster_endpoint(DENY_CLIENT)], None, Status.UNKNOWN),
     ],
     ids=[
         "equal", "not resolved", "stale", "other ports", "other action", "not in map", "other word in map",
-        "the same twice", "nobody asked", "own node", "map unread",
+        "the same twice", "nobody asked", "own node", "own node denied", "as if it were the own node", "map unread",
     ],
 )  # fmt: skip
 def test_status(policies, endpoints, entries, status):
     assert [row.status for row in rows(policies, endpoints, entries)] == [status]
+
+
+OWN_PASSES, OWN_DENIED = {f"{NODE_IP}/32": [(254, 1, 0, 0)]}, {f"{NODE_IP}/32": [(254, 50, 0, 0)]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "status", "note"),
+    [
+        ({}, Status.OK, "the agent skips rules for the own node"),
+        (OWN_PASSES, Status.NODE, "agents after 1.4.2 skip rules for the own node, and let it pass"),
+        (OWN_DENIED, Status.UNWANTED, "no cluster policy of this pod asks for this entry"),
+    ],
+)
+def test_a_rule_for_the_own_node(entries, status, note):
+    [row] = rows([], [cluster_endpoint({**entry(NODE_IP), "action": "Deny"})], entries, intent=False)
+    assert (row.status, row.note) == (status, note)
 
 
 def test_no_cluster_policy_no_rows():
