@@ -203,6 +203,8 @@ selector = fields({"matchLabels": mapping(label_key, label_value), "matchExpress
 def _int_or_name(value: Any, path: str) -> Problems:
     if isinstance(value, str):
         yield from port_name(value, path)
+    elif isinstance(value, bool | list | dict):
+        yield f"{path} is {shown(value)}, neither a number nor the name of a port"
     else:
         yield from port_number(value, path)
 

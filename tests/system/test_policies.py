@@ -164,7 +164,7 @@ def test_without_a_policy(own: User) -> None:
     [
         (["-f", "nothing.yaml"], "", "nothing.yaml: the file could not be read"),
         (["-f", "-"], "a: [", "stdin line 1: not YAML"),
-        (["-f", "-"], article.POLICY.replace('"true"', "true"), "is True, and no text: put it in quotes"),
+        (["-f", "-"], article.POLICY.replace('"true"', "true"), "is true, not a string: put it in quotes"),
         (["--without", "nothing"], "", 'policy "nothing" not found in namespace "default"'),
         (["--without", ""], "", "--without is empty"),
         (["-f", "-", "--ask-kernel", "--from", "accesstrue", "--port", "80"], article.POLICY, "--ask-kernel asks the"),

@@ -274,6 +274,7 @@ def test_no_such_file(tmp_path: Path) -> None:
         ("~: b", "p.yaml line 1: a key is not a string"),
         ("a: *b", "p.yaml line 1: not YAML: found undefined alias"),
         ("\na: &a [*a]", "p.yaml line 2: the value of &a contains itself"),
+        ("a: &a b\nc: &a [*a]", "p.yaml line 2: the value of &a contains itself"),
         ("- 1", "p.yaml: not a Kubernetes object: a list"),
         ("text", 'p.yaml: not a Kubernetes object: "text"'),
         ("kind: List\nitems: [1]", "p.yaml: not a Kubernetes object: 1"),
