@@ -17,7 +17,8 @@ from kubectl_netpol.model.kernel import LpmTable, PodKernel
 from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy import agent, endpoints
 from kubectl_netpol.policy.changes import Hypothesis
-from kubectl_netpol.policy.world import World, name_of, namespace_of, ref
+from kubectl_netpol.policy.nearmiss import DnsAnswer, dns_of
+from kubectl_netpol.policy.world import World, name_of, namespace_of, on_host_network, ref
 
 Json = dict[str, Any]
 
@@ -96,6 +97,8 @@ class WhatIf:
     legs: tuple[LegAfter, ...]
     directions: tuple[DirectionAfter, ...]
     maps: tuple[MapChange, ...]
+    dns: tuple[DnsAnswer, ...]
+    """Places that answer DNS, and that the pod could not ask any more."""
     flows: FlowsAfter | None
     """None: the kernel was not read."""
 
@@ -130,8 +133,17 @@ def what_if(
         legs=legs,
         directions=directions,
         maps=maps,
+        dns=_dns_lost(plan, world, hypothesis.world),
         flows=flows,
     )
+
+
+def _dns_lost(plan: Plan, before: World, after: World) -> tuple[DnsAnswer, ...]:
+    """What a policy that closes egress breaks first."""
+    if Direction.EGRESS not in plan.question.directions or on_host_network(plan.pod):
+        return ()
+    asked = {one.address for one in dns_of(plan.pod, before) if one.allowed}
+    return tuple(one for one in dns_of(plan.pod, after) if one.allowed is False and one.address in asked)
 
 
 def _decision(legs: tuple[LegAfter, ...], flows: FlowsAfter | None, *, api_only: bool) -> Decision:

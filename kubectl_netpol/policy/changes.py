@@ -97,7 +97,7 @@ def _command(changes: Changes, gone: Iterable[tuple[str, Json]]) -> str:
     if files:
         parts.append(f"kubectl apply {' '.join(f'-f {shlex.quote(name)}' for name in files)}")
     elif changes.applied:
-        parts.append("kubectl apply the same YAML")
+        parts.append("kubectl apply -f - with the same YAML")
     for kind, policy in gone:
         where = f"-n {namespace_of(policy)} " if namespace_of(policy) else ""
         parts.append(f"kubectl {where}delete {kind.lower()} {name_of(policy)}")

@@ -30,6 +30,8 @@ def lines(found: WhatIf, with_headers: bool) -> list[str]:
             "MAP ENTRIES that the agent would write",
             indent(table(MAP_COLUMNS, rows, with_headers=with_headers)),
         ]
+    if found.dns:
+        made += ["", "DNS with the change", *(f"  {one.text}: {one.why}" for one in found.dns)]
     if found.flows is not None and (found.flows.denied or found.flows.unread):
         made += ["", *_flow_lines(found.flows, with_headers)]
     return made
@@ -108,6 +110,7 @@ def as_data(found: WhatIf) -> Json:
             }
             for one in found.maps
         ],
+        "dnsLost": [{"address": str(one.address), "why": one.why} for one in found.dns],
         "establishedFlows": None if found.flows is None else _flows_data(found.flows),
     }
 

@@ -28,6 +28,8 @@ from tests.unit.builders import (
     match,
     pod_document,
     policy,
+    service,
+    service_port,
 )
 
 TRUE_IP, FALSE_IP, NGINX_IP = (p["status"]["podIP"] for p in (ACCESS_TRUE, ACCESS_FALSE, NGINX))
@@ -244,7 +246,7 @@ def test_only_the_directions_that_were_asked():
     ("applied", "removed", "files", "command"),
     [
         ([only({"podSelector": {}})], [], ("a b.yaml",), "to do it: kubectl apply -f 'a b.yaml'"),
-        ([only({"podSelector": {}})], [], ("-",), "to do it: kubectl apply the same YAML"),
+        ([only({"podSelector": {}})], [], ("-",), "to do it: kubectl apply -f - with the same YAML"),
         ([], ["access-nginx"], (), "to do it: kubectl -n default delete networkpolicy access-nginx"),
     ],
 )
@@ -260,3 +262,13 @@ def test_a_near_miss_is_the_next_step_where_the_change_does_not_help():
     found = ask(with_flows(), wrong, source="accesstrue", port="80")
     assert found.next_step.startswith("nothing was changed; with the change the YAML does not allow the flow: ")
     assert "access=treu" in found.next_step
+
+
+def test_dns_that_the_pod_would_lose():
+    dns = service(
+        "kube-dns", "10.100.0.10", namespace="kube-system", selector={"k8s-app": "kube-dns"}, ports=[service_port(53)]
+    )
+    found = ask(with_flows(services=[dns]), CLOSE_ALL)
+    assert [str(one.address) for one in found.what_if.dns] == ["10.100.0.10"]
+    assert "DNS with the change" in report.as_text(found, wide=False, with_headers=True)
+    assert ask(with_flows(services=[dns]), NOBODY).what_if.dns == ()
