@@ -145,7 +145,6 @@ def _pod(
     node: int,
 ) -> Json:
     when, address = "2026-01-02T03:04:05Z", str(IPv4Address(next(cluster.pod_addresses)))
-    kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     pod = {
         "metadata": {
             "name": name,
@@ -166,7 +165,7 @@ def _pod(
             "hostIP": _node_address(node),
             "hostIPs": [{"ip": _node_address(node)}],
             "startTime": when,
-            "conditions": [{"type": kind, "status": "True", "lastTransitionTime": when} for kind in kinds],
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": when}],
         },
     }
     cluster.lists["pods"].append(pod)
