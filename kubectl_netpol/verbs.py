@@ -224,7 +224,7 @@ def _session(common: Common) -> Iterator[tuple[Source, Progress]]:
     progress = Progress()
     try:
         yield _open(common, progress), progress
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         # Objects of a cluster or a bundle are not trusted to have the shape that their kind promises.
         if os.environ.get("NETPOL_EBPF_DEBUG"):
             raise

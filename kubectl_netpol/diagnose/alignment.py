@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from kubectl_netpol.diagnose import agent_release
+from kubectl_netpol.kernel.identity import pod_part
 from kubectl_netpol.kernel.layouts import SLOTS
 from kubectl_netpol.kernel.verdict import slots_text, used_slots
 from kubectl_netpol.model.flow import Direction, Network
@@ -20,7 +21,7 @@ from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.controller import Skipped, Wanted
 from kubectl_netpol.policy.endpoints import EndpointEntry
 from kubectl_netpol.policy.ports import ALL_PORTS
-from kubectl_netpol.policy.world import World, node_of, pod_ip
+from kubectl_netpol.policy.world import World, kind_of, name_of, namespace_of, node_of, pod_ip
 
 Json = dict[str, Any]
 
@@ -141,11 +142,25 @@ def family_of(table: LpmTable | None, pod: Json) -> int:
 def _wanted(pod: Json, direction: Direction, world: World) -> tuple[list[Wanted], list[Skipped]]:
     wanted: list[Wanted] = []
     skipped: list[Skipped] = []
-    for policy in world.policies_selecting(pod):
+    for policy in (*world.policies_selecting(pod), *_of_mates(pod, world)):
         more, less = controller.resolve(policy, direction, world)
         wanted += more
         skipped += less
     return wanted, skipped
+
+
+def _of_mates(pod: Json, world: World) -> list[Json]:
+    """Policies that select a pod of the same pod identifier and not this one: their rules are in its maps too."""
+    own = {(kind_of(policy), name_of(policy)) for policy in world.policies_selecting(pod)}
+    named = {endpoints.policy_of(one) for one in endpoints.of_identifier(world, pod)}
+    namespace, part = namespace_of(pod), pod_part(name_of(pod))
+    return [
+        policy
+        for policies in (world.policies_of, world.application_policies_of)
+        for policy in policies.get(namespace, ())
+        if name_of(policy) in named and (kind_of(policy), name_of(policy)) not in own
+        if any(pod_part(name_of(mate)) == part for mate in controller.resolution(policy, world).pods)
+    ]
 
 
 class _Builder:

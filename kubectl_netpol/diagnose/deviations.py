@@ -117,13 +117,13 @@ def _late(case: resolved_otherwise.Case, world: World) -> str:
     """What of the policies' PolicyEndpoints no release of the controller would leave like that; empty: nothing."""
     found = [resolution.compare(policy, world) for policy in (*case.policies, *case.cluster)]
     late = [one.text for one in found if one.drifts]
-    late += _left_behind(case.ends.pod, (*case.policies, *case.cluster), world)
+    late += left_behind(case.ends.pod, (*case.policies, *case.cluster), world)
     if not late:
         return ""
     return f"the PolicyEndpoints are not what the controller makes of the policies now: {'; '.join(late[:SHOWN])}"
 
 
-def _left_behind(pod: Json, selecting: Iterable[Json], world: World) -> Iterator[str]:
+def left_behind(pod: Json, selecting: Iterable[Json], world: World) -> Iterator[str]:
     """PolicyEndpoints that list the pod, of policies that are gone or do not select it (any more)."""
     known = {(kind_of(policy) == CLUSTER_POLICY, name_of(policy)) for policy in selecting}
     for cluster, slices in ((False, endpoints.of_pod(world, pod)), (True, endpoints.cluster_of_pod(world, pod))):

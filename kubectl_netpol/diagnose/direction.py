@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_netpol.diagnose.alignment import Alignment, Held, Row, Status, align
@@ -43,8 +43,10 @@ def report(
     view = kernel.directions[direction] if kernel else None
     alignment = align(pod, direction, world, Held(None, asked=False) if api_only else _held(pod, view, world))
     tiers = align_tiers(pod, direction, world, HeldTiers(asked=False) if api_only else _held_tiers(pod, view, world))
+    unread = world.unread("clusternetworkpolicies", "clusterpolicyendpoints")
+    alignment = replace(alignment, reason="; ".join(text for text in (alignment.reason, unread) if text))
     if api_only:
-        return _by_api(pod, direction, alignment, tiers)
+        return _by_api(pod, direction, alignment, tiers, world)
     one = _Direction(pod, direction, world, view, alignment, tiers, pins_unread=bool(kernel and kernel.pins_unread))
     agrees = one.agrees()
     disputed = kernel.interfaces[0].disputed if kernel else ""
@@ -56,8 +58,10 @@ def report(
     return one.made(one.summary(agrees), agrees)
 
 
-def _by_api(pod: Json, direction: Direction, alignment: Alignment, tiers: tuple[Row, ...]) -> DirectionReport:
-    what = _what(direction, alignment, tiers)
+def _by_api(
+    pod: Json, direction: Direction, alignment: Alignment, tiers: tuple[Row, ...], world: World
+) -> DirectionReport:
+    what = _what(direction, alignment, tiers, _beyond_yaml(pod, direction, alignment, world))
     if on_host_network(pod):
         summary = f"{direction} is not filtered: the pod is on the host network"
         return DirectionReport(direction, None, alignment, tiers, summary, True)
@@ -66,8 +70,10 @@ def _by_api(pod: Json, direction: Direction, alignment: Alignment, tiers: tuple[
         return DirectionReport(
             direction, None, alignment, tiers, f"{what}, but {_differ(bad, alignment, tiers)}", False
         )
-    if alignment.reason:
-        summary = f"{what}, as far as the API could be read: not read: {alignment.reason}"
+    unknown = next((row.note for row in (*tiers, *alignment.rows) if row.status is Status.UNKNOWN), "")
+    if alignment.reason or unknown:
+        why = f"not read: {alignment.reason}" if alignment.reason else unknown
+        summary = f"{what}, as far as the API could be read: {why}"
         return DirectionReport(direction, None, alignment, tiers, summary, None)
     summary = f"{what}, and the PolicyEndpoints say the same"
     return DirectionReport(direction, None, alignment, tiers, summary, True)
@@ -157,8 +163,18 @@ def _differ(bad: list[Row], alignment: Alignment, tiers: tuple[Row, ...]) -> str
     return f"{len(bad)} of {len(alignment.rows) + len(tiers)} entries differ: see STATUS"
 
 
-def _what(direction: Direction, alignment: Alignment, tiers: tuple[Row, ...]) -> str:
+def _beyond_yaml(pod: Json, direction: Direction, alignment: Alignment, world: World) -> tuple[str, ...]:
+    """Policies that restrict the pod by their PolicyEndpoints, and by the YAML do not.
+
+    A shared pod identifier, rules of a direction that policyTypes does not list, or what an earlier state left behind.
+    """
+    return tuple(n for n in endpoints.restricting(world, pod, direction) if n not in alignment.policies)
+
+
+def _what(direction: Direction, alignment: Alignment, tiers: tuple[Row, ...], beyond: tuple[str, ...] = ()) -> str:
     names = ", ".join(alignment.policies)
+    if beyond:
+        names += f"{' and ' if names else ''}the PolicyEndpoints of {', '.join(beyond)}, which the YAML does not mean"
     text = f"{direction} is restricted by {names}" if names else f"{direction} is not restricted by any NetworkPolicy"
     cluster = ", ".join(dict.fromkeys(row.policy for row in tiers if row.policy))
     return f"{text}, after {cluster}" if cluster else text
@@ -185,7 +201,16 @@ class _Direction:
 
     @property
     def what(self) -> str:
-        return _what(self.direction, self.alignment, self.tiers)
+        return _what(self.direction, self.alignment, self.tiers, self.beyond)
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        return _beyond_yaml(self.pod, self.direction, self.alignment, self.world)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether anything restricts the direction, by YAML or by PolicyEndpoint."""
+        return bool(self.alignment.policies or self.beyond)
 
     def agrees(self) -> bool | None:
         view, alignment = self.view, self.alignment
@@ -199,7 +224,7 @@ class _Direction:
             if view.foreign or view.clsact is None:
                 return None
             # No filter is right for a pod that no policy selects, and wrong for one that is isolated.
-            return not alignment.policies
+            return not self.restricted
         if any(row.status is Status.UNKNOWN for row in self.rows):
             return None
         if any(found.code in WRONG_ATTACHMENT for found in view.differences):
@@ -215,14 +240,14 @@ class _Direction:
         """Whether the pod states are those of a pod with (or without) policies; agents < 1.2.0 have none."""
         view_of = view.maps.get("pod_state")
         if view_of is None:
-            return True if self.alignment.policies else _lets_all_through(view)
+            return True if self.restricted else _lets_all_through(view)
         states = view_of.states
         if states is None or not view_of.complete:
             return None
         if missing_states(view, states):
             return False
-        if self.alignment.policies:
-            return states[0] == POLICIES_APPLIED
+        if self.restricted:
+            return states[0] == POLICIES_APPLIED or (None if endpoints.only_elsewhere(self.world, self.pod) else False)
         if states[0] == DEFAULT_DENY:
             # Right in strict mode, wrong in standard mode: which one it is was not read.
             return None
@@ -261,7 +286,7 @@ class _Direction:
         if view.filter is None and view.foreign:
             return f"{what}, but no {name} filter is attached, and what others do there is not known"
         if view.filter is None:
-            replies = "" if alignment.policies else ", and replies to what passes here are not known as replies"
+            replies = "" if self.restricted else ", and replies to what passes here are not known as replies"
             return f"{what}, but no {name} filter is attached: nothing is filtered{replies}"
         return f"{what}, {self._problem(view)}"
 
@@ -285,7 +310,7 @@ class _Direction:
             return "and its map could not be compared: see STATUS"
         if bad:
             return f"but {_differ(bad, self.alignment, self.tiers)}"
-        if not self.alignment.policies and states.get(0) == DEFAULT_DENY:
+        if not self.restricted and states.get(0) == DEFAULT_DENY:
             return STRICT
         unread = incomplete(view)
         if unread and self._states_agree(view):
@@ -293,10 +318,10 @@ class _Direction:
         if view_of is None:
             return "but no entry of the map lets everybody through"
         odd = self._wrong_state(view, states)
-        if odd and not self.alignment.policies:
+        if odd and not self.restricted:
             return f"but {odd}"
         text = f"but the pod state is {STATE_NAMES.get(states[0], states[0])}"
-        if not self.alignment.policies and states[0] == POLICIES_APPLIED:
+        if not self.restricted and states[0] == POLICIES_APPLIED:
             text += ", and no entry of the map lets everybody through"
         return text
 

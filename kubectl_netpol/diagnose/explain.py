@@ -8,6 +8,7 @@ from typing import Any
 from kubectl_netpol.diagnose import asking, deviations, direction
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Status
 from kubectl_netpol.diagnose.direction import DirectionReport, why_unknown
+from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.layers import (
     STRICT_MODE,
     Cause,
@@ -24,9 +25,9 @@ from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer
-from kubectl_netpol.policy import networkpolicy, resolution, tiers
+from kubectl_netpol.policy import endpoints, networkpolicy, resolution, tiers
 from kubectl_netpol.policy.changes import Hypothesis
-from kubectl_netpol.policy.nearmiss import DnsAnswer, dns_of
+from kubectl_netpol.policy.nearmiss import DnsAnswer
 from kubectl_netpol.policy.nodes import AGENT_LOG
 from kubectl_netpol.policy.resolution import Comparison
 from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, ref
@@ -104,7 +105,8 @@ def _pod(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...]) 
     kernel = None if api_only else pod_kernel(pod, node_views(snapshot))
     reports = tuple(direction.report(pod, d, world, kernel, api_only=api_only) for d in plan.question.directions)
     policies = compare_policies(pod, world)
-    wrong = _wrong_policy(pod, policies)
+    rows_differ = any(direction.bad_rows(report.rows) for report in reports)
+    wrong = _wrong_policy(pod, policies, entries=not rows_differ) or _left_behind(pod, world)
     agrees = False if wrong else _all_agree(reports)
     answer = "; ".join(report.summary for report in reports)
     if wrong:
@@ -122,7 +124,7 @@ def _pod(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...]) 
         agrees=agrees,
         policies=policies,
         notes=_notes(pod, world),
-        dns=_dns(pod, world, plan.question.directions),
+        dns=_dns(pod, world, plan.question.directions, kernel),
         api_only=api_only,
     )
 
@@ -157,14 +159,29 @@ def compare_policies(pod: Json, world: World) -> tuple[Comparison, ...]:
     return tuple(resolution.compare(policy, world) for policy in found)
 
 
-def _wrong_policy(pod: Json, policies: tuple[Comparison, ...]) -> str:
-    """What of the PolicyEndpoints is wrong for this pod and in no row of its tables; empty where nothing is."""
+OF_ENTRIES = ("MISSING", "EXTRA", "PORTS")
+WHOLE = ("NO_ENDPOINT", "ISOLATION", "SAME_NAME", "RANK")
+"""Drifts that concern every pod of the policy."""
+
+
+def _wrong_policy(pod: Json, policies: tuple[Comparison, ...], *, entries: bool) -> str:
+    """What of the PolicyEndpoints is wrong for this pod; empty where nothing is. ``entries``: no row tells of those."""
     for found in policies:
         for drift in found.drifts:
-            mine = (namespace_of(pod), name_of(pod)) in drift.pods
-            if drift.code in ("NO_ENDPOINT", "ISOLATION", "SAME_NAME") or (drift.code == "PODS_MISSING" and mine):
+            mine = drift.code == "PODS_MISSING" and (namespace_of(pod), name_of(pod)) in drift.pods
+            if drift.code in WHOLE or mine or (entries and drift.code in OF_ENTRIES):
                 return f"{found.name}: {drift.text}"
     return ""
+
+
+def _left_behind(pod: Json, world: World) -> str:
+    """PolicyEndpoints that list the pod, of policies that do not select it (any more)."""
+    kinds = ("networkpolicies", "applicationnetworkpolicies", "clusternetworkpolicies", "namespaces")
+    if on_host_network(pod) or world.unread(*kinds):
+        return ""
+    selecting = (*world.policies_selecting(pod), *world.cluster_policies_selecting(pod))
+    found = next(iter(deviations.left_behind(pod, selecting, world)), "")
+    return f"PolicyEndpoints are left behind: {found}" if found else ""
 
 
 def _notes(pod: Json, world: World) -> tuple[str, ...]:
@@ -172,14 +189,20 @@ def _notes(pod: Json, world: World) -> tuple[str, ...]:
     return (shared,) if shared else ()
 
 
-def _dns(pod: Json, world: World, directions: tuple[Direction, ...]) -> tuple[DnsAnswer, ...]:
+def _dns(pod: Json, world: World, directions: tuple[Direction, ...], kernel: PodKernel | None) -> tuple[DnsAnswer, ...]:
     """Asked for pods whose egress a policy restricts: everything else can ask whom it wants."""
     if Direction.EGRESS not in directions or on_host_network(pod):
         return ()
-    restricted = networkpolicy.isolating(world, pod, Direction.EGRESS) or any(
+    view = kernel.interfaces[0] if kernel is not None else None
+    by_cluster = (
         True for policy in world.cluster_policies_selecting(pod) for _ in tiers.cluster_rules(policy, Direction.EGRESS)
     )
-    return dns_of(pod, world) if restricted else ()
+    restricted = (
+        bool(endpoints.restricting(world, pod, Direction.EGRESS))
+        or bool(networkpolicy.isolating(world, pod, Direction.EGRESS))
+        or any(by_cluster)
+    )
+    return dns_answers(pod, world, view) if restricted else ()
 
 
 def _all_agree(reports: tuple[DirectionReport, ...]) -> bool | None:
@@ -279,6 +302,8 @@ def _pod_next(
         return f"find out why it could not be compared, and ask again: {why}"
     if agrees is False:
         cause = _cause_of(reports, wrong)
+        if cause is Cause.RESOLUTION and "ClusterNetworkPolicy" in wrong:
+            return "compare the resolved entries with the YAML: kubectl get clusterpolicyendpoints -o yaml"
         if cause is Cause.RESOLUTION:
             return f"compare the resolved entries with the YAML: kubectl {where} get policyendpoints -o yaml"
         return f"the node does not hold what was resolved: read the agent's log on node {node_of(pod)}: {AGENT_LOG}"

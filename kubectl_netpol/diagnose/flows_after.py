@@ -12,10 +12,12 @@ from kubectl_netpol.diagnose.flows import EstablishedFlow, FlowReport, flows_of
 from kubectl_netpol.diagnose.layers import default_state
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel import verdict as kernel_verdict
-from kubectl_netpol.model.flow import Direction, Flow
+from kubectl_netpol.model.flow import Direction, Flow, protocol_name
 from kubectl_netpol.model.kernel import DirectionView, InterfaceView, MapView, PodKernel
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
-from kubectl_netpol.policy.world import World, name_of, ref
+from kubectl_netpol.policy import targets
+from kubectl_netpol.policy.changes import Hypothesis
+from kubectl_netpol.policy.world import World, name_of, namespace_of, on_host_network, pod_ips, ref
 
 Json = dict[str, Any]
 
@@ -43,10 +45,10 @@ class FlowsAfter:
 
 
 def flows_after(
-    pod: Json, kernel: PodKernel, directions: Sequence[Direction], before: World, after: World
+    pod: Json, kernel: PodKernel, directions: Sequence[Direction], before: World, hypothesis: Hypothesis
 ) -> FlowsAfter:
     """Pure: the pod's established flows, judged by the policies of both worlds at both of their ends."""
-    return _judged(flows_of(pod, kernel, directions, before), kernel, _Rules(pod, before, after))
+    return _judged(flows_of(pod, kernel, directions, before), kernel, _Rules(pod, before, hypothesis))
 
 
 def _judged(report: FlowReport, kernel: PodKernel, rules: _Rules) -> FlowsAfter:
@@ -69,8 +71,9 @@ def _judged(report: FlowReport, kernel: PodKernel, rules: _Rules) -> FlowsAfter:
 class _Rules:
     """What the maps say of flows before the change and after it, at both ends."""
 
-    def __init__(self, pod: Json, before: World, after: World) -> None:
-        self.pod, self.before, self.after = pod, before, after
+    def __init__(self, pod: Json, before: World, hypothesis: Hypothesis) -> None:
+        self.pod, self.before, self.after = pod, before, hypothesis.world
+        self.changed = hypothesis.namespaces
         self._known: dict[tuple[Any, ...], tuple[Verdict, Verdict]] = {}
 
     def judged(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
@@ -81,9 +84,12 @@ class _Rules:
     def _at_own_side(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
         view = interface.directions[flow.direction]
         default = default_state(view)
-        was, found = self._verdicts(self.pod, flow.direction, flow, _shapes(view.maps), default, interface.ifindex)
+        entry = flow.entry
+        asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
+        was, found = self._both(self.pod, flow.direction, asked, shapes(view.maps), default, interface.ifindex)
         if found.decision is Decision.NONE:
-            return True if default == layouts.DEFAULT_ALLOW else None
+            # The enforcing mode decides; a pod that no policy concerns now shows it.
+            return True if was.decision is Decision.NONE and default == layouts.DEFAULT_ALLOW else None
         if found.decision is not Decision.DENY:
             return True if found.decision is Decision.ALLOW else None
         cut = self._cut(flow, interface, view, default, self.after)
@@ -96,32 +102,62 @@ class _Rules:
     def _at_other_side(self, flow: EstablishedFlow) -> FlowAfter | bool | None:
         """The pod at the other end, if it is one: its kernel was not read, so when it is cut is not known."""
         entry = flow.entry
-        incoming = flow.direction is Direction.INGRESS
-        pod = self.before.pod_by_ip.get(entry.source if incoming else entry.destination)
-        if pod is None or pod is self.pod:
+        if flow.direction is Direction.INGRESS:
+            pod = self.before.pod_by_ip.get(entry.source)
+            asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
+            return self._at_pod(flow, pod, Direction.EGRESS, asked)
+        service = self.before.service_by_ip.get(entry.destination)
+        if service is None:
+            pod = self.before.pod_by_ip.get(entry.destination)
+            asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
+            return self._at_pod(flow, pod, Direction.INGRESS, asked)
+        return self._behind(flow, service)
+
+    def _behind(self, flow: EstablishedFlow, service: Json) -> FlowAfter | bool | None:
+        """A flow to a ClusterIP is one to some pod behind it; to which one the entry does not say."""
+        entry, found = flow.entry, []
+        for pod in targets.service_pods(service, self.before):
+            address = next((a for a in pod_ips(pod) if a.version == entry.source.version), None)
+            port = targets.target_port(service, protocol_name(entry.protocol), entry.port, pod)
+            if address is not None and port is not None:
+                asked = Flow(entry.source, address, entry.protocol, port)
+                found.append(self._at_pod(flow, pod, Direction.INGRESS, asked))
+        if found and all(isinstance(one, FlowAfter) for one in found):
+            return found[0]
+        return True if all(one is True for one in found) else None
+
+    def _at_pod(
+        self, flow: EstablishedFlow, pod: Json | None, direction: Direction, asked: Flow
+    ) -> FlowAfter | bool | None:
+        if pod is None or pod is self.pod or on_host_network(pod):
             return True
-        direction = Direction.EGRESS if incoming else Direction.INGRESS
-        was, found = self._verdicts(pod, direction, flow, {}, layouts.DEFAULT_ALLOW, None)
+        if namespace_of(pod) in self.changed or ("" in self.changed and namespace_of(pod) == namespace_of(self.pod)):
+            return self._compared(flow, pod, direction, asked)
+        # Policies of other namespaces were not read: a cluster policy that changes may leave the word to them.
+        return None if "" in self.changed else True
+
+    def _compared(self, flow: EstablishedFlow, pod: Json, direction: Direction, asked: Flow) -> FlowAfter | bool | None:
+        was, found = self._both(pod, direction, asked, {}, layouts.DEFAULT_ALLOW, None)
         if found.decision is Decision.UNKNOWN and was.decision is not Decision.UNKNOWN:
+            return None
+        if found.decision is Decision.NONE and was.decision is not Decision.NONE:
             return None
         if found.decision is not Decision.DENY or was.decision is Decision.DENY:
             return True
         return FlowAfter(flow, f"{direction} of {ref(pod)}", None, found.why)
 
-    def _verdicts(
+    def _both(
         self,
         pod: Json,
         direction: Direction,
-        flow: EstablishedFlow,
+        asked: Flow,
         like: Mapping[str, MapView],
         default: int,
         ifindex: int | None,
     ) -> tuple[Verdict, Verdict]:
         """The rules of one side, before and after the change."""
-        entry = flow.entry
-        key = id(pod), direction, ifindex, entry.source, entry.destination, entry.protocol, entry.port
+        key = id(pod), direction, ifindex, asked
         if key not in self._known:
-            asked = Flow(entry.source, entry.destination, entry.protocol, entry.port)
             was, found = (
                 expected.verdict(expected_maps(pod, direction, world), asked, like, default)
                 for world in (self.before, self.after)
@@ -144,6 +180,6 @@ class _Rules:
         return {Decision.DENY: True, Decision.ALLOW: False}.get(found.decision)
 
 
-def _shapes(maps: Mapping[str, MapView]) -> dict[str, MapView]:
+def shapes(maps: Mapping[str, MapView]) -> dict[str, MapView]:
     """The maps of a program without their rules: those of now tell nothing of rules that are not written yet."""
     return {role: replace(view, lpm=None) if role in ("np", "cp") else view for role, view in maps.items()}

@@ -78,7 +78,7 @@ class LegVerdict:
     @property
     def by_mode(self) -> bool:
         """Whether no policy concerns the pod, so that the enforcing mode, which was not read, decides."""
-        return self.verdict(Layer.EXPECTED).code == "NOT_LISTED"
+        return self.verdict(Layer.EXPECTED).code in ("NOT_LISTED", "DEFAULT_ALLOW", "DEFAULT_DENY")
 
     @property
     def only_established(self) -> str:
@@ -150,11 +150,22 @@ def api_verdicts(
     return (intent, resolved, should), tuple(found)
 
 
-def judge(leg: Leg, world: World, views: Mapping[str, NodeView], *, api_only: bool = False) -> LegVerdict:
-    """Evaluate the leg once per layer and compare neighbours. ``api_only``: the kernel is not asked for."""
+def judge(
+    leg: Leg,
+    world: World,
+    views: Mapping[str, NodeView],
+    *,
+    api_only: bool = False,
+    like: DirectionView | None = None,
+) -> LegVerdict:
+    """Evaluate the leg once per layer and compare neighbours.
+
+    ``api_only``: the kernel is not asked for. ``like``: then what is known of the program whose maps would be written,
+    its generation and the state of the enforcing mode.
+    """
     kernel = None if api_only else pod_kernel(leg.pod, views)
     reason = API_ONLY if api_only else _unread_reason(leg.pod, world.snapshot)
-    api, found = api_verdicts(leg, world, kernel.directions[leg.ends.direction] if kernel else None)
+    api, found = api_verdicts(leg, world, kernel.directions[leg.ends.direction] if kernel else like)
     intent, resolved, _ = api
     pinned = _pinned(leg, kernel, reason)
     attached = _attached(leg, kernel, reason)

@@ -57,12 +57,9 @@ def flow_next(
             return (
                 "the controller is behind: ask again in some seconds; if it stays like that, it is off or stopped: "
                 "kubectl -n kube-system get configmap amazon-vpc-cni -o yaml shows enable-network-policy-controller, "
-                f"and kubectl -n {namespace} get policyendpoints -o yaml what it has made"
+                f"and kubectl {_made(leg, world)} what it has made"
             )
-        return (
-            "the controller resolved something else than the YAML says: "
-            f"kubectl -n {namespace} get policyendpoints -o yaml"
-        )
+        return f"the controller resolved something else than the YAML says: kubectl {_made(leg, world)}"
     if leg.decided_by.code == "DEFAULT_DENY" and cause is Cause.UNKNOWN:
         return (
             "in strict mode this is right, and the pod needs a policy that allows the flow; in standard mode the agent "
@@ -82,6 +79,14 @@ def flow_next(
     if api_only:
         return "what the kernel does with it needs the node: ask again without --api-only"
     return "policy does not stop this flow: if it still fails, look at the application, DNS, routes and security groups"
+
+
+def _made(leg: LegVerdict, world: World) -> str:
+    """The arguments of kubectl that show what the controller has made."""
+    codes = {leg.verdict(layer).code for layer in (Layer.INTENT, Layer.ENDPOINTS)}
+    if any(code.startswith(("ADMIN_", "BASELINE_")) for code in codes):
+        return "get clusterpolicyendpoints -o yaml"
+    return f"-n {namespace_of(leg.pod)} get policyendpoints -o yaml"
 
 
 def _selector_next(leg: LegVerdict, world: World) -> str:

@@ -43,6 +43,10 @@ NODE = Difference("node")
 """Whether the other end is the pod's own node: behind a ClusterIP it may be."""
 
 
+ITSELF = Difference("itself")
+"""Whether the other end is the pod itself, which no policy is asked about: behind a ClusterIP it may be."""
+
+
 @dataclass(frozen=True)
 class Merging:
     """How the controller joins entries of one prefix."""
@@ -145,6 +149,8 @@ class Case:
         peers = [*(one for rules in self.rules.values() for one in rules)]
         peers += [one for rules in self.cluster_rules.values() for _, fits in rules for one in fits]
         found += [_of_peer(one.peer) for one in peers if {*one.intended} != {one.resolved}]
+        if not np.is_itself(self.ends) and any(np.is_itself(real) for real in self.real):
+            found.append(ITSELF)
         return [*found, NODE]
 
     def decide(self, differences: frozenset[Difference]) -> Decision:
@@ -152,8 +158,8 @@ class Case:
 
         Of several pods behind a ClusterIP the one that fares worst counts, as for INTENT.
         """
-        found = [self._decide(number, differences) for number in range(len(self.real))]
-        return Decision.DENY if Decision.DENY in found else Decision.ALLOW
+        found = (self._decide(number, differences) for number in range(len(self.real)))
+        return Decision.DENY if any(one is Decision.DENY for one in found) else Decision.ALLOW
 
     @property
     def resolved(self) -> Decision:
@@ -161,6 +167,8 @@ class Case:
         return self.decide(frozenset(self.differences))
 
     def _decide(self, number: int, differences: frozenset[Difference]) -> Decision:
+        if ITSELF not in differences and np.is_itself(self.real[number]):
+            return Decision.ALLOW
         admin = self._tier(tiers.ADMIN, number, differences)
         if admin in ("Accept", "Deny"):
             return Decision.ALLOW if admin == "Accept" else Decision.DENY
@@ -216,6 +224,8 @@ class Case:
             return self._order(one, found)
         if one.kind == "listed":
             return self._types(next(p for p in self.policies if _name(p) == one.policy))
+        if one == ITSELF:
+            return rules_differ.itself(self.ends, self.world)
         if one == NODE:
             return rules_differ.own_node(self.ends, self.world)
         return rules_differ.sentence(self._peer(one), self.world)
@@ -263,6 +273,8 @@ def _of_peer(peer: RulePeer) -> Difference:
 
 
 def _means(fits: PeerFits, number: int, differences: frozenset[Difference]) -> bool:
+    if fits.resolved is fits.intended[number]:
+        return fits.resolved
     return fits.resolved if _of_peer(fits.peer) in differences else fits.intended[number]
 
 

@@ -73,6 +73,17 @@ def own_node(ends: Ends, world: World) -> Reason:
     return "CLUSTER_IP", text
 
 
+def itself(ends: Ends, world: World) -> Reason:
+    """The pod behind the ClusterIP is the pod that asks."""
+    service = world.service_by_ip.get(ends.peer)
+    name = f"Service {ref(service)}" if service is not None else str(ends.peer)
+    text = (
+        f"{name_of(ends.pod)} is itself behind {name}, and no policy is about a pod and itself: but egress is judged "
+        f"on the ClusterIP {ends.peer}"
+    )
+    return "CLUSTER_IP", text
+
+
 def sentence(fits: PeerFits, world: World) -> Reason | None:
     """What makes the difference; None where it is none of the controller's rules that are known here."""
     return _gained(fits, world) if fits.resolved else _lost(fits, world)

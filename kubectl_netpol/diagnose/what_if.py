@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
-from kubectl_netpol.diagnose.flows_after import FlowsAfter, flows_after
+from kubectl_netpol.diagnose.flows_after import FlowsAfter, flows_after, shapes
 from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, judge
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.verdict import slots_text
 from kubectl_netpol.model.flow import Direction, host_network
-from kubectl_netpol.model.kernel import LpmTable, PodKernel
+from kubectl_netpol.model.kernel import DirectionView, LpmTable, PodKernel
 from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy import agent, endpoints
 from kubectl_netpol.policy.changes import Hypothesis
-from kubectl_netpol.policy.nearmiss import DnsAnswer, dns_of
+from kubectl_netpol.policy.nearmiss import DnsAnswer
 from kubectl_netpol.policy.world import World, name_of, namespace_of, on_host_network, ref
 
 Json = dict[str, Any]
@@ -113,17 +114,25 @@ def what_if(
     api_only: bool,
 ) -> WhatIf:
     """Pure. ``now``: the legs as they are; ``kernel``: the asked pod's, None where it was not read."""
-    then = [judge(leg, hypothesis.world, {}, api_only=True) for leg in plan.legs]
+    then = [
+        judge(leg, hypothesis.world, {}, api_only=True, like=_like(before))
+        for leg, before in zip(plan.legs, now, strict=True)
+    ]
     legs = tuple(LegAfter(*pair) for pair in zip(now, then, strict=True))
-    maps = tuple(_map_changes(plan, world, hypothesis.world))
-    directions = tuple(_direction_after(plan, d, world, hypothesis.world, maps) for d in plan.question.directions)
-    flows = (
-        flows_after(plan.pod, kernel, plan.question.directions, world, hypothesis.world)
-        if kernel is not None and not api_only
-        else None
-    )
-    decision = _decision(legs, flows, api_only=api_only)
-    answer = _flow_answer(plan, legs, hypothesis) if legs else _pod_answer(plan, directions, flows, hypothesis)
+    unread = world.unread("policyendpoints", "clusterpolicyendpoints")
+    asked = () if unread else plan.question.directions
+    maps = tuple(one for d in asked for one in _map_changes(plan, d, world, hypothesis.world, kernel))
+    directions = tuple(_direction_after(plan, d, world, hypothesis.world, maps) for d in asked)
+    flows = None
+    if kernel is not None and not api_only and not unread:
+        flows = flows_after(plan.pod, kernel, plan.question.directions, world, hypothesis)
+    decision = Decision.UNKNOWN if unread and not legs else _decision(legs, flows, api_only=api_only)
+    if legs:
+        answer = _flow_answer(plan, legs, hypothesis)
+    elif unread:
+        answer = f"UNKNOWN with the change ({changes_text(hypothesis.texts)}): not read: {unread}."
+    else:
+        answer = _pod_answer(plan, directions, flows, hypothesis)
     return WhatIf(
         changes=hypothesis.texts,
         answer=answer,
@@ -133,17 +142,25 @@ def what_if(
         legs=legs,
         directions=directions,
         maps=maps,
-        dns=_dns_lost(plan, world, hypothesis.world),
+        dns=() if unread else _dns_lost(plan, world, hypothesis.world),
         flows=flows,
     )
+
+
+def _like(now: LegVerdict) -> DirectionView | None:
+    """What is known of the program and the enforcing mode, without the rules that its maps hold now."""
+    if now.kernel is None:
+        return None
+    view = now.kernel.directions[now.direction]
+    return replace(view, maps=shapes(view.maps), pinned_maps=shapes(view.pinned_maps))
 
 
 def _dns_lost(plan: Plan, before: World, after: World) -> tuple[DnsAnswer, ...]:
     """What a policy that closes egress breaks first."""
     if Direction.EGRESS not in plan.question.directions or on_host_network(plan.pod):
         return ()
-    asked = {one.address for one in dns_of(plan.pod, before) if one.allowed}
-    return tuple(one for one in dns_of(plan.pod, after) if one.allowed is False and one.address in asked)
+    asked = {one.address for one in dns_answers(plan.pod, before) if one.allowed}
+    return tuple(one for one in dns_answers(plan.pod, after) if one.allowed is False and one.address in asked)
 
 
 def _decision(legs: tuple[LegAfter, ...], flows: FlowsAfter | None, *, api_only: bool) -> Decision:
@@ -273,37 +290,49 @@ def _direction_after(
     return DirectionAfter(direction, was, becomes, entries)
 
 
-def _restricting(pod: Json, direction: Direction, world: World) -> list[str]:
-    """The policies that have a word in this direction, cluster policies first."""
-    slices = endpoints.of_identifier(world, pod)
-    isolating = endpoints.isolates(slices, direction)
-    cluster = endpoints.cluster_of_identifier(world, pod)
-    found = [endpoints.policy_of(one) for one in (*cluster, *slices) if (one.get("spec") or {}).get(direction.value)]
-    return list(dict.fromkeys([*found, *isolating]))
-
-
 def openness(pod: Json, direction: Direction, world: World) -> str:
     """`open`, `closed by deny-all (all but the own node)` or `restricted by a, b`: by the maps that it should have."""
     maps = expected_maps(pod, direction, world)
     origins = {one.origin for one in maps.rules.values()}
-    by = ", ".join(_restricting(pod, direction, world))
-    if not maps.tiers and (not origins or agent.CATCH_ALL in origins):
+    cluster = endpoints.cluster_of_identifier(world, pod)
+    names = [endpoints.policy_of(one) for one in cluster if (one.get("spec") or {}).get(direction.value)]
+    by = ", ".join(dict.fromkeys([*names, *endpoints.restricting(world, pod, direction)]))
+    if maps.tiers:
+        return f"restricted by {by}"
+    if agent.CATCH_ALL in origins:
         return "open"
-    if not maps.tiers and origins <= {agent.NODE, agent.EXCEPT}:
+    if not origins:
+        return BY_MODE
+    if origins <= {agent.NODE, agent.EXCEPT}:
         return f"closed by {by} (all but the own node)"
     return f"restricted by {by}"
+
+
+BY_MODE = "left to the enforcing mode (open in standard mode, closed in strict mode)"
 
 
 # ---- maps
 
 
-def _map_changes(plan: Plan, before: World, after: World) -> Iterator[MapChange]:
-    for direction in plan.question.directions:
-        old, new = (expected_maps(plan.pod, direction, world) for world in (before, after))
-        entries = _texts(new.table) if new.listed else _left_over(plan.pod, old, before)
+def _map_changes(
+    plan: Plan, direction: Direction, before: World, after: World, kernel: PodKernel | None
+) -> Iterator[MapChange]:
+    old, new = (expected_maps(plan.pod, direction, world) for world in (before, after))
+    ruled = new.states.get(0) is not None
+    entries = _texts(new.table) if ruled else _left_over(plan.pod, old, before)
+    roles = _roles(kernel, direction)
+    if "pod_state" in roles:
         yield from _differ(direction, "pod_state", _states(old), _states(new))
-        yield from _differ(direction, "np", _texts(old.table), entries)
+    yield from _differ(direction, "np", _texts(old.table), entries)
+    if "cp" in roles:
         yield from _differ(direction, "cp", _texts(old.tier_table), _texts(new.tier_table))
+
+
+def _roles(kernel: PodKernel | None, direction: Direction) -> set[str]:
+    """The maps that the agent has for the pod; all that the newest has where its program was not read."""
+    view = kernel.directions[direction] if kernel is not None else None
+    known = view is not None and view.program is not None and bool(view.agents)
+    return set(view.maps) if view is not None and known else {"np", "cp", "pod_state"}
 
 
 def _texts(table: LpmTable) -> dict[str, str]:

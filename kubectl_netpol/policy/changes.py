@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_netpol.errors import UsageError
+from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.policy import controller, endpoints, modelled
 from kubectl_netpol.policy.world import (
@@ -62,6 +62,8 @@ class Hypothesis:
     texts: tuple[str, ...]
     command: str = ""
     """What makes it so, for the user to run."""
+    namespaces: frozenset[str] = frozenset()
+    """Those whose policies change; "" stands for cluster policies."""
 
 
 def imagine(snapshot: Snapshot, changes: Changes, namespace: str) -> Hypothesis:
@@ -72,22 +74,49 @@ def imagine(snapshot: Snapshot, changes: Changes, namespace: str) -> Hypothesis:
     made = list({(policy["kind"], ref(policy)): policy for policy in changes.applied}.values())
     policies = {kind: list(snapshot.items(plural)) for kind, plural in COLLECTIONS.items()}
     texts = [f"without {kind} {ref(policy)}" for kind, policy in gone]
+    applied: list[Json] = []
     for kind, policy in gone:
         policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)]
     for policy in made:
         kind = str(policy["kind"])
         _check_place(policy, world)
         before = next((one for one in snapshot.items(COLLECTIONS[kind]) if ref(one) == ref(policy)), None)
+        applied.append(policy := _merged(policy, before))
         policies[kind] = [one for one in policies[kind] if ref(one) != ref(policy)] + [policy]
         texts.append(f"{kind} {ref(policy)} {_how(policy, before)}")
-    touched = [*({**policy, "kind": kind} for kind, policy in gone), *made]
-    return Hypothesis(_world(snapshot, policies, touched, made), tuple(texts), _command(changes, gone))
+    touched = [*({**policy, "kind": kind} for kind, policy in gone), *applied]
+    return Hypothesis(
+        _world(snapshot, policies, touched, applied), tuple(texts), _command(changes, gone), _touched(touched)
+    )
+
+
+def _touched(policies: Iterable[Json]) -> frozenset[str]:
+    return frozenset("" if policy["kind"] == CLUSTER_POLICY else namespace_of(policy) for policy in policies)
+
+
+def _merged(policy: Json, before: Json | None) -> Json:
+    """As `kubectl apply` does it: policyTypes that the server filled in stay where the file has none."""
+    spec, live = policy.get("spec") or {}, ((before or {}).get("spec") or {}).get("policyTypes")
+    if policy["kind"] != NETWORK_POLICY or spec.get("policyTypes") or not live:
+        return policy
+    return {**policy, "spec": {**spec, "policyTypes": live}}
 
 
 def _how(policy: Json, before: Json | None) -> str:
     if before is None:
         return "added"
-    return "unchanged" if before.get("spec") == policy.get("spec") else "changed"
+    same = _defaulted(before.get("spec") or {}) == _defaulted(policy.get("spec") or {})
+    return "unchanged" if same else "changed"
+
+
+def _defaulted(value: Any) -> Any:
+    """A spec without what says nothing: empty lists and nulls, the default protocol."""
+    if isinstance(value, list):
+        return [_defaulted(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _defaulted(one) for key, one in value.items() if one is not None and one != []}
+    return {key: one for key, one in made.items() if (key, one) != ("protocol", "TCP")}
 
 
 def _command(changes: Changes, gone: Iterable[tuple[str, Json]]) -> str:
@@ -104,26 +133,42 @@ def _command(changes: Changes, gone: Iterable[tuple[str, Json]]) -> str:
     return " && ".join(parts)
 
 
-def _world(snapshot: Snapshot, policies: dict[str, list[Json]], touched: Iterable[Json], made: Sequence[Json]) -> World:
+def _world(snapshot: Snapshot, policies: dict[str, list[Json]], touched: Sequence[Json], made: Sequence[Json]) -> World:
     before = World(snapshot)
     collections = dict(snapshot.collections)
     for kind, plural in COLLECTIONS.items():
-        collections[plural] = replace(snapshot.get(plural), items=tuple(policies[kind]), absent=False)
+        collections[plural] = replace(snapshot.get(plural), items=tuple(policies[kind]))
     changed = World(replace(snapshot, collections=collections))
     stale = {id(endpoint) for policy in touched for endpoint in endpoints.of_policy(before, policy)}
     for plural, cluster in (("policyendpoints", False), ("clusterpolicyendpoints", True)):
         kept = [endpoint for endpoint in snapshot.items(plural) if id(endpoint) not in stale]
         new = [
             modelled.endpoint_of(controller.resolution(policy, changed))
-            for policy in made
+            for policy in (*made, *_namesakes(touched, made, changed))
             if (policy["kind"] == CLUSTER_POLICY) is cluster
         ]
-        collections[plural] = Collection((*kept, *new), snapshot.get(plural).reason)
+        # Without the CRD there is no controller that makes any.
+        there = snapshot.get(plural)
+        collections[plural] = there if there.absent else Collection((*kept, *new), there.reason)
     return World(replace(snapshot, collections=collections))
 
 
+def _namesakes(touched: Iterable[Json], made: Sequence[Json], world: World) -> list[Json]:
+    """Policies of the other kind with a changed one's name: their PolicyEndpoints cannot be told from its own."""
+    names = {ref(policy) for policy in touched if policy["kind"] != CLUSTER_POLICY}
+    known = {(policy["kind"], ref(policy)) for policy in made}
+    return [
+        {**policy, "kind": kind}
+        for kind in (NETWORK_POLICY, APPLICATION_POLICY)
+        for policy in world.snapshot.items(COLLECTIONS[kind])
+        if ref(policy) in names and (kind, ref(policy)) not in known
+    ]
+
+
 def _check_place(policy: Json, world: World) -> None:
-    namespace = namespace_of(policy)
+    namespace, plural = namespace_of(policy), COLLECTIONS[policy["kind"]]
+    if world.snapshot.get(plural).absent:
+        raise UsageError(f"{label_of(policy)}: this cluster does not know {plural}: kubectl apply would fail")
     if policy["kind"] == CLUSTER_POLICY or not world.snapshot.get("namespaces").known:
         return
     if namespace not in world.namespaces:
@@ -157,6 +202,10 @@ def _named(text: str, namespace: str, world: World) -> tuple[str, Json]:
         raise UsageError(
             f'--without "{text}" means {len(found)} policies ({kinds})', "name the kind: anp/NAME, cnp/NAME"
         )
+    unread = {one: world.snapshot.get(plural).reason for one, plural in COLLECTIONS.items() if kind in ("", one)}
+    if not found and any(unread.values()):
+        why = "; ".join(f"{COLLECTIONS[one]}: {reason}" for one, reason in unread.items() if reason)
+        raise NotRead(f'--without "{text}": policies could not be read: {why}')
     if not found:
         place = f' in namespace "{where}"' if where else ""
         raise UsageError(f'--without: policy "{name}" not found{place}{_others(where, world)}')

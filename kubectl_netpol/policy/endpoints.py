@@ -70,6 +70,13 @@ def of_identifier(world: World, pod: Json) -> Slices:
     return index(world, namespace_of(pod)).of_part(namespace_of(pod), pod_part(name_of(pod)))
 
 
+def restricting(world: World, pod: Json, direction: Direction) -> list[str]:
+    """The policies whose PolicyEndpoints restrict a direction of the pod's identifier, whatever the YAML says of it."""
+    slices = of_identifier(world, pod)
+    found = [policy_of(one) for one in slices if (one.get("spec") or {}).get(direction.value)]
+    return list(dict.fromkeys([*found, *isolates(slices, direction)]))
+
+
 def only_elsewhere(world: World, pod: Json) -> bool:
     """Whether pods with the pod identifier of this one are listed, and none of them is on its node.
 

@@ -32,7 +32,7 @@ class Drift:
     """One way in which the PolicyEndpoints of a policy are not what the controller makes of it today."""
 
     code: str
-    """NO_ENDPOINT | SAME_NAME | MISSING | EXTRA | PORTS | PODS_MISSING | PODS_EXTRA | ISOLATION | SELECTOR"""
+    """NO_ENDPOINT | SAME_NAME | MISSING | EXTRA | PORTS | PODS_MISSING | PODS_EXTRA | ISOLATION | SELECTOR | RANK"""
     text: str
     pods: frozenset[tuple[str, str]] = frozenset()
     """(namespace, name) of the pods that it is about."""
@@ -231,6 +231,7 @@ def _pods_differ(found: Resolution, slices: list[Json]) -> Iterator[Drift]:
 def _spec_differs(found: Resolution, slices: list[Json]) -> Iterator[Drift]:
     """What is copied from the policy, and stays behind when the policy is edited (controller issue 643)."""
     if kind_of(found.policy) == CLUSTER_POLICY:
+        yield from _rank_differs(found.policy, slices)
         return
     wanted = set(found.isolation)
     for endpoint in slices:
@@ -244,6 +245,20 @@ def _spec_differs(found: Resolution, slices: list[Json]) -> Iterator[Drift]:
         copied = (endpoint.get("spec") or {}).get("podSelector")
         if copied is not None and copied != selector:
             yield Drift("SELECTOR", f"{name_of(endpoint)} still has the podSelector of an earlier state of the policy")
+            break
+
+
+def _rank_differs(policy: Json, slices: list[Json]) -> Iterator[Drift]:
+    wanted = tiers.tier_of(policy), tiers.priority_of(policy)
+    for endpoint in slices:
+        spec = endpoint.get("spec") or {}
+        there = tiers.tier_of({"spec": spec}), tiers.priority_of({"spec": spec})
+        if there != wanted:
+            text = (
+                f"{name_of(endpoint)} is in the {there[0]} tier with priority {there[1]}, the policy in the "
+                f"{wanted[0]} tier with priority {wanted[1]}"
+            )
+            yield Drift("RANK", text)
             break
 
 
