@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_netpol.errors import UsageError
+from kubectl_netpol.errors import NotRead, UsageError
+from kubectl_netpol.model.snapshot import Collection
 from kubectl_netpol.policy import endpoints
 from kubectl_netpol.policy.changes import Changes, imagine
 from kubectl_netpol.policy.world import APPLICATION_POLICY, CLUSTER_POLICY, NETWORK_POLICY
@@ -123,3 +124,37 @@ def test_the_namespaces_whose_policies_are_to_be_read():
     changes = Changes((DENY_ALL, CLUSTER), ("x", "shop/y", "cnp/z"))
     assert changes.namespaces("team") == ("default", "team", "shop")
     assert not Changes()
+
+
+def test_policy_types_that_the_server_filled_in_stay_as_kubectl_apply_leaves_them():
+    live = policy("access-nginx", selects={"app": "nginx"}, ingress=[{}], types=["Ingress"])
+    file = {**policy("access-nginx", selects={"app": "nginx"}, egress=[{}]), "kind": NETWORK_POLICY}
+    [made] = after(file, networkpolicies=[live]).world.policies_selecting(NGINX)
+    assert made["spec"]["policyTypes"] == ["Ingress"]
+
+
+def test_the_file_that_made_a_policy_changes_nothing():
+    rule = {"from": [{"podSelector": match(a="b")}], "ports": [{"port": 80}]}
+    live = policy("p", ingress=[{**rule, "ports": [{"port": 80, "protocol": "TCP"}]}], types=["Ingress"])
+    file = {**policy("p", ingress=[rule]), "kind": NETWORK_POLICY}
+    assert after(file, networkpolicies=[live]).texts == ("NetworkPolicy default/p unchanged",)
+    other = {**policy("p", ingress=[{**rule, "ports": [{"port": 80, "protocol": "UDP"}]}]), "kind": NETWORK_POLICY}
+    assert after(other, networkpolicies=[live]).texts == ("NetworkPolicy default/p changed",)
+
+
+def test_a_policy_of_the_other_kind_with_the_same_name_keeps_its_endpoints():
+    same = {**APPLICATION, "metadata": meta("access-nginx", "default")}
+    found = after(removed=["anp/access-nginx"], applicationnetworkpolicies=[same])
+    assert slices(found.world) == [("access-nginx-modelled", ["10.0.1.218"])]
+
+
+def test_kinds_that_the_cluster_does_not_know():
+    with pytest.raises(UsageError, match="this cluster does not know clusternetworkpolicies"):
+        after(CLUSTER, clusternetworkpolicies=Collection(absent=True))
+    found = after(DENY_ALL, policyendpoints=Collection(absent=True))
+    assert found.world.snapshot.get("policyendpoints").absent
+
+
+def test_policies_that_were_not_read_are_not_called_missing():
+    with pytest.raises(NotRead, match="policies could not be read: networkpolicies: forbidden"):
+        after(removed=["x"], networkpolicies=Collection(reason="forbidden"))

@@ -589,3 +589,99 @@ def test_a_rule_of_eks_is_no_fault_of_this_cluster():
         "nothing is broken: EKS does the same on every cluster (10.0.96.0/24 is an except"
     )
     assert "by design of the controller and agent" in report.as_text(found, wide=False, with_headers=True)
+
+
+# ---- what must not be called agreement
+
+
+@pytest.mark.parametrize("api_only", [False, True])
+def test_cluster_policies_that_were_not_read_are_no_agreement(api_only):
+    unread = Collection(reason="forbidden")
+    found = ask(article(GOOD, clusternetworkpolicies=unread, clusterpolicyendpoints=unread), api_only=api_only)
+    assert found.decision.value == "unknown"
+    assert "clusternetworkpolicies: forbidden" in found.answer
+
+
+@pytest.mark.parametrize("api_only", [False, True])
+def test_an_endpoint_that_is_left_behind_restricts_and_is_named(api_only):
+    left = endpoint("gone", pods=[NGINX], isolation=["Egress"])
+    doc = pod_document(NGINX, ingress=ACCESS_MAP, egress={f"{NODE_IP}/32": [ANY]})
+    found = ask(article(doc, policyendpoints=[ACCESS_ENDPOINT, left]), api_only=api_only)
+    assert (found.decision.value, found.cause) == ("deny", Cause.RESOLUTION)
+    assert "egress is restricted by the PolicyEndpoints of gone, which the YAML does not mean" in found.answer
+    assert "PolicyEndpoints are left behind: those of gone list" in found.answer
+
+
+def test_rules_of_a_shared_pod_identifier_are_in_the_map_and_no_fault():
+    left, right = pod("web-a", "10.0.7.1", labels={"app": "a"}), pod("web-b", "10.0.7.2", labels={"app": "b"})
+    made = policy(
+        "for-b", selects={"app": "b"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"access": "true"}}}]}]
+    )
+    resolved = endpoint("for-b", pods=[right], ingress=[pe_entry("10.0.1.218")])
+    doc = pod_document(left, ingress=ACCESS_MAP)
+    objects = {"pods": [left, right, ACCESS_TRUE], "networkpolicies": [made], "policyendpoints": [resolved]}
+    found = ask(article(doc, **objects), "web-a", directions=INGRESS)
+    assert found.decision.value == "allow", found.answer
+    assert "the PolicyEndpoints of for-b, which the YAML does not mean" in found.answer
+    assert "for-b apply to it as well" in found.notes[0]
+
+
+def test_rules_of_a_direction_that_is_not_listed_restrict():
+    """policyTypes lists Ingress only: Kubernetes ignores the egress rules, EKS enforces them."""
+    out = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
+    odd = policy("odd", selects={"app": "nginx"}, ingress=[{}], egress=[out], types=["Ingress"])
+    resolved = endpoint("odd", pods=[NGINX], ingress=[pe_entry("0.0.0.0/0")], egress=[pe_entry("192.0.2.0/24")])
+    held = {"192.0.2.0/24": [ANY], f"{NODE_IP}/32": [ANY]}
+    doc = pod_document(NGINX, ingress={"0.0.0.0/0": [ANY], f"{NODE_IP}/32": [ANY]}, egress=held)
+    found = ask(article(doc, networkpolicies=[odd], policyendpoints=[resolved]), directions=EGRESS)
+    assert "egress is restricted by the PolicyEndpoints of odd, which the YAML does not mean" in found.answer
+
+
+def test_an_except_that_was_not_resolved_differs():
+    block = policy(
+        "p",
+        selects={"app": "nginx"},
+        ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+    )
+    resolved = endpoint("p", pods=[NGINX], ingress=[pe_entry("10.0.0.0/8")])
+    doc = pod_document(NGINX, ingress={"10.0.0.0/8": [ANY], f"{NODE_IP}/32": [ANY]})
+    found = ask(article(doc, networkpolicies=[block], policyendpoints=[resolved]))
+    assert (found.decision.value, found.cause) == ("deny", Cause.RESOLUTION)
+
+
+def test_a_cluster_policy_with_another_priority_than_its_endpoint_differs():
+    guard = {
+        "metadata": {"name": "guard"},
+        "spec": {"tier": "Admin", "priority": 500, "subject": {"namespaces": {}}, "ingress": []},
+    }
+    made = endpoint("guard", namespace="", pods=[NGINX, ACCESS_TRUE, pod("accessfalse", "10.0.96.116")])
+    made["spec"] |= {"tier": "Admin", "priority": 50}
+    found = ask(article(GOOD, clusternetworkpolicies=[guard], clusterpolicyendpoints=[made]), api_only=True)
+    assert found.decision.value == "deny"
+    assert (
+        "guard-abcde is in the Admin tier with priority 50, the policy in the Admin tier with priority 500"
+        in found.answer
+    )
+    assert "kubectl get clusterpolicyendpoints -o yaml" in found.next_step
+
+
+def test_dns_that_the_yaml_allows_and_the_agents_rules_drop():
+    dns = service(
+        "kube-dns", "10.100.0.10", namespace="kube-system", selector={"k8s-app": "kube-dns"}, ports=[service_port(53)]
+    )
+    outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]}
+    port = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    two = [
+        policy("outside", selects={"app": "nginx"}, egress=[outside], types=["Egress"]),
+        policy("dns", selects={"app": "nginx"}, egress=[{"ports": port}], types=["Egress"]),
+    ]
+    resolved = [
+        endpoint("outside", pods=[NGINX], egress=[pe_entry("0.0.0.0/0", excepts=["10.0.0.0/8"])], isolation=["Egress"]),
+        endpoint("dns", pods=[NGINX], egress=[pe_entry("0.0.0.0/0", pe_port(53, protocol="UDP"), pe_port(53))],
+                 isolation=["Egress"]),
+    ]  # fmt: skip
+    found = ask(article(GOOD, services=[dns], networkpolicies=two, policyendpoints=resolved), api_only=True)
+    [answer] = found.dns
+    assert answer.allowed is False
+    assert "53/UDP is dropped" in answer.text
+    assert answer.why.startswith("EXPECTED: entry 10.0.0.0/8")

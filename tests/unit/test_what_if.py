@@ -9,9 +9,9 @@ import pytest
 from kubectl_netpol.diagnose.explain import explain
 from kubectl_netpol.diagnose.plan import Question, make_plan
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.snapshot import NodeReading, Snapshot
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.policy.changes import Changes, imagine
-from kubectl_netpol.policy.world import NETWORK_POLICY, World
+from kubectl_netpol.policy.world import CLUSTER_POLICY, NETWORK_POLICY, World
 from kubectl_netpol.report import explain as report
 from tests.unit.builders import (
     ACCESS_FALSE,
@@ -23,9 +23,14 @@ from tests.unit.builders import (
     NODE,
     article,
     both_pods,
+    container_port,
     ct_key,
     endpoint,
+    entry,
     match,
+    meta,
+    namespace,
+    pod,
     pod_document,
     policy,
     service,
@@ -214,7 +219,7 @@ def test_flows_that_the_api_denies_already_are_not_the_changes_doing():
     ("applied", "removed", "expected"),
     [
         ([NOBODY], [], ["ingress would be closed by access-nginx (all but the own node)"]),
-        ([], ["access-nginx"], ["ingress would be open (now restricted by access-nginx)"]),
+        ([], ["access-nginx"], ["ingress would be left to the enforcing mode (open in standard mode, "]),
         ([CLOSE_ALL], [], ["egress would be closed by close (all but the own node) (now open)"]),
         ([only({"podSelector": {}})], [], ["ingress stays restricted by access-nginx, with 2 other map entries"]),
     ],
@@ -272,3 +277,61 @@ def test_dns_that_the_pod_would_lose():
     assert [str(one.address) for one in found.what_if.dns] == ["10.100.0.10"]
     assert "DNS with the change" in report.as_text(found, wide=False, with_headers=True)
     assert ask(with_flows(services=[dns]), NOBODY).what_if.dns == ()
+
+
+def test_unread_policyendpoints_leave_it_open():
+    found = ask(with_flows(policyendpoints=Collection(reason="forbidden")), NOBODY)
+    assert found.decision.value == "unknown"
+    assert found.answer.startswith("UNKNOWN with the change (")
+    assert "policyendpoints: forbidden" in found.answer
+    assert (found.what_if.maps, found.what_if.directions, found.what_if.flows) == ((), (), None)
+
+
+def test_a_cluster_without_the_crd_enforces_nothing_with_the_change_either():
+    found = ask(
+        with_flows(policyendpoints=Collection(absent=True)), NOBODY, source="accesstrue", port="80", api_only=True
+    )
+    assert found.decision.value == "allow"
+
+
+def test_flows_of_a_released_pod_hang_on_the_enforcing_mode():
+    found = ask(with_flows(flow_in(TRUE_IP)), removed=["access-nginx"])
+    assert (found.what_if.flows.undecided, found.decision.value) == (1, "unknown")
+
+
+def test_a_flow_through_a_service_is_judged_behind_it():
+    """The conntrack entry of nginx's egress has the ClusterIP; the only pod behind it would be closed."""
+    back = pod("back-1", "10.0.5.5", labels={"app": "back"}, ports=[container_port(8080)])
+    front = service("back", "10.100.0.7", selector={"app": "back"}, ports=[service_port(80, 8080)])
+    entry = ct_key(NGINX_IP, 40000, "10.100.0.7", 80, NGINX_IP, 7), APPLIED_PAIR
+    closing = {**policy("close-back", selects={"app": "back"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    objects = {"pods": [NGINX, ACCESS_TRUE, ACCESS_FALSE, back], "services": [front]}
+    [one] = ask(with_flows(entry, **objects), closing).what_if.flows.denied
+    assert one.place == "ingress of default/back-1"
+    second = pod("more-1", "10.0.5.6", labels={"app": "back", "v": "2"}, ports=[container_port(8080)])
+    half = {**policy("close-back", selects={"v": "2"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    flows = ask(with_flows(entry, **{**objects, "pods": [*objects["pods"], second]}), half).what_if.flows
+    assert (flows.denied, flows.undecided) == ((), 1)
+
+
+def test_peers_in_namespaces_that_were_not_read_are_not_judged_by_a_cluster_policy():
+    far = pod("far", "10.0.6.6", namespace="other")
+    flow = flow_in("10.0.6.6")
+    guard = {
+        "kind": CLUSTER_POLICY,
+        "metadata": meta("guard"),
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [], "egress": []},
+    }
+    everybody = policy("access-nginx", selects={"app": "nginx"}, ingress=[{}])
+    resolved = endpoint("access-nginx", pods=[NGINX], ingress=[entry("0.0.0.0/0")])
+    objects = {"pods": [NGINX, far], "networkpolicies": [everybody], "policyendpoints": [resolved]}
+    spaces = {"namespaces": [namespace("default"), namespace("other")]}
+    assert ask(with_flows(flow, **objects, **spaces), guard).what_if.flows.undecided == 1
+    assert ask(with_flows(flow, **objects, **spaces), NOBODY).what_if.flows.undecided == 0
+
+
+def test_the_entry_of_the_node_stays_where_a_cluster_policy_stays():
+    made = endpoint("guard", namespace="", pods=[NGINX], ingress=[{**entry("10.9.0.0/16"), "action": "Deny"}])
+    made["spec"] |= {"tier": "Admin", "priority": 5}
+    found = ask(with_flows(clusterpolicyendpoints=[made]), removed=["access-nginx"])
+    assert not [one for one in found.what_if.maps if one.key == "10.0.0.1/32"]
