@@ -19,6 +19,17 @@ def needed(differences: Iterable[T], decide: Callable[[frozenset[T]], Decision],
     such sets exist, the one that keeps the later differences.
     """
     left = list(dict.fromkeys(differences))
+    # Large parts first: of hundreds of differences a few make the outcome.
+    size = len(left) // 2
+    while size > 1:
+        start = 0
+        while start < len(left):
+            rest = [*left[:start], *left[start + size :]]
+            if decide(frozenset(rest)) is outcome:
+                left = rest
+            else:
+                start += size
+        size //= 2
     smaller = True
     while smaller:
         smaller = False

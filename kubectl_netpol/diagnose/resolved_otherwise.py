@@ -158,8 +158,19 @@ class Case:
 
         Of several pods behind a ClusterIP the one that fares worst counts, as for INTENT.
         """
-        found = (self._decide(number, differences) for number in range(len(self.real)))
+        found = (self._decide(number, differences) for number in self._unlike)
         return Decision.DENY if any(one is Decision.DENY for one in found) else Decision.ALLOW
+
+    @cached_property
+    def _unlike(self) -> list[int]:
+        """Of pods behind a ClusterIP that the same rules mean, one each."""
+        fits = [one for rules in self.rules.values() for one in rules]
+        fits += [one for rules in self.cluster_rules.values() for _, peers in rules for one in peers]
+        seen: dict[tuple[Any, ...], int] = {}
+        for number, real in enumerate(self.real):
+            own = real.peer == self.world.own_node_address(self.ends.pod, real.peer.version)
+            seen.setdefault((np.is_itself(real), own, *(one.intended[number] for one in fits)), number)
+        return list(seen.values())
 
     @property
     def resolved(self) -> Decision:
