@@ -61,7 +61,8 @@ def report(
 def _by_api(
     pod: Json, direction: Direction, alignment: Alignment, tiers: tuple[Row, ...], world: World
 ) -> DirectionReport:
-    what = _what(direction, alignment, tiers, _beyond_yaml(pod, direction, alignment, world))
+    beyond = _beyond_yaml(pod, direction, alignment, world)
+    what = _what(direction, alignment, tiers, beyond)
     if on_host_network(pod):
         summary = f"{direction} is not filtered: the pod is on the host network"
         return DirectionReport(direction, None, alignment, tiers, summary, True)
@@ -75,7 +76,7 @@ def _by_api(
         why = f"not read: {alignment.reason}" if alignment.reason else unknown
         summary = f"{what}, as far as the API could be read: {why}"
         return DirectionReport(direction, None, alignment, tiers, summary, None)
-    summary = f"{what}, and the PolicyEndpoints say the same"
+    summary = what if beyond else f"{what}, and the PolicyEndpoints say the same"
     return DirectionReport(direction, None, alignment, tiers, summary, True)
 
 

@@ -18,7 +18,7 @@ from kubectl_netpol.diagnose.layers import (
     pod_kernel,
     with_answer,
 )
-from kubectl_netpol.diagnose.next_step import flow_next
+from kubectl_netpol.diagnose.next_step import broken_first, flow_next
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.diagnose.what_if import WhatIf, what_if
 from kubectl_netpol.model.flow import Direction
@@ -214,10 +214,10 @@ def _all_agree(reports: tuple[DirectionReport, ...]) -> bool | None:
 def _overall(legs: tuple[LegVerdict, ...]) -> tuple[Decision, Cause]:
     """Any leg that drops decides; then any that is unknown; a Service is denied when one of its pods is."""
     for decision in (Decision.DENY, Decision.UNKNOWN):
-        found = [leg for leg in legs if leg.decision is decision]
+        found = [leg for leg in broken_first(legs) if leg.decision is decision]
         if found:
             return decision, found[0].cause
-    differing = next((leg.cause for leg in legs if leg.cause is not Cause.NONE), Cause.NONE)
+    differing = next((leg.cause for leg in broken_first(legs) if leg.cause is not Cause.NONE), Cause.NONE)
     return Decision.ALLOW, differing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kubectl_netpol.diagnose.layers import BY_DESIGN, OPEN_TO_THE_PROGRAM, Cause, LegVerdict
@@ -27,7 +28,8 @@ def flow_next(
     legs: tuple[LegVerdict, ...], decision: Decision, cause: Cause, world: World, *, api_only: bool = False
 ) -> str:
     """One step, for the leg that decides."""
-    leg = next((leg for leg in legs if leg.decision is decision and leg.cause is cause), legs[0])
+    # What differs by rule is told only where nothing is broken at another leg.
+    leg = next((leg for leg in broken_first(legs) if leg.decision is decision and leg.cause is cause), legs[0])
     namespace, pod = namespace_of(leg.pod), name_of(leg.pod)
     if decision is Decision.UNKNOWN:
         return _unknown_next(leg, api_only=api_only)
@@ -57,9 +59,9 @@ def flow_next(
             return (
                 "the controller is behind: ask again in some seconds; if it stays like that, it is off or stopped: "
                 "kubectl -n kube-system get configmap amazon-vpc-cni -o yaml shows enable-network-policy-controller, "
-                f"and kubectl {_made(leg, world)} what it has made"
+                f"and kubectl {_made(leg)} what it has made"
             )
-        return f"the controller resolved something else than the YAML says: kubectl {_made(leg, world)}"
+        return f"the controller resolved something else than the YAML says: kubectl {_made(leg)}"
     if leg.decided_by.code == "DEFAULT_DENY" and cause is Cause.UNKNOWN:
         return (
             "in strict mode this is right, and the pod needs a policy that allows the flow; in standard mode the agent "
@@ -81,7 +83,12 @@ def flow_next(
     return "policy does not stop this flow: if it still fails, look at the application, DNS, routes and security groups"
 
 
-def _made(leg: LegVerdict, world: World) -> str:
+def broken_first(legs: Iterable[LegVerdict]) -> list[LegVerdict]:
+    """The legs in their order, those last whose layers differ by a rule of EKS."""
+    return sorted(legs, key=lambda leg: bool(leg.by_rule))
+
+
+def _made(leg: LegVerdict) -> str:
     """The arguments of kubectl that show what the controller has made."""
     codes = {leg.verdict(layer).code for layer in (Layer.INTENT, Layer.ENDPOINTS)}
     if any(code.startswith(("ADMIN_", "BASELINE_")) for code in codes):

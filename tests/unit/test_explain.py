@@ -626,6 +626,27 @@ def test_rules_of_a_shared_pod_identifier_are_in_the_map_and_no_fault():
     assert "for-b apply to it as well" in found.notes[0]
 
 
+def test_a_break_at_one_end_is_told_before_a_rule_of_eks_at_the_other():
+    """nginx's ingress differs by an except, and the egress map of accesstrue lacks its entry."""
+    block = {"ipBlock": {"cidr": "10.0.0.0/16", "except": ["10.0.1.0/24"]}}
+    policies = [
+        policy("wide", selects={"app": "nginx"}, ingress=[{"from": [block]}]),
+        policy("wider", selects={"app": "nginx"}, ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]),
+        policy("out", selects={"access": "true"}, egress=[{}], types=["Egress"]),
+    ]
+    resolved = [
+        endpoint("wide", pods=[NGINX], ingress=[pe_entry("10.0.0.0/16", excepts=["10.0.1.0/24"])]),
+        endpoint("wider", pods=[NGINX], ingress=[pe_entry("10.0.0.0/8")]),
+        endpoint("out", pods=[ACCESS_TRUE], egress=[], isolation=["Egress"]),
+    ]
+    found = ask(
+        article(GOOD, networkpolicies=policies, policyendpoints=resolved), source="accesstrue", port="80", api_only=True
+    )
+    assert [bool(leg.by_rule) for leg in found.legs] == [True, False]
+    assert (found.decision.value, found.cause) == ("deny", Cause.RESOLUTION)
+    assert "nothing is broken" not in found.next_step
+
+
 def test_rules_of_a_direction_that_is_not_listed_restrict():
     """policyTypes lists Ingress only: Kubernetes ignores the egress rules, EKS enforces them."""
     out = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
