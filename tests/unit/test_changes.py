@@ -158,3 +158,18 @@ def test_kinds_that_the_cluster_does_not_know():
 def test_policies_that_were_not_read_are_not_called_missing():
     with pytest.raises(NotRead, match="policies could not be read: networkpolicies: forbidden"):
         after(removed=["x"], networkpolicies=Collection(reason="forbidden"))
+
+
+def test_nulls_and_empty_lists_say_nothing():
+    live = policy("p", ingress=[{"from": []}], types=["Ingress"])
+    file = {**policy("p", ingress=[{"from": None}], types=["Ingress"]), "kind": NETWORK_POLICY}
+    assert after(file, networkpolicies=[live]).texts == ("NetworkPolicy default/p unchanged",)
+
+
+def test_names_that_are_there_are_told_for_one_that_is_not():
+    with pytest.raises(UsageError) as caught:
+        after(removed=["acces-nginx"])
+    assert caught.value.message.endswith("; there are access-nginx")
+    with pytest.raises(UsageError) as caught:
+        after(removed=["x"], networkpolicies=[policy(f"p{number}") for number in range(9)])
+    assert caught.value.message.endswith("p0, p1, p2, p3, p4, p5, p6, p7 and more")

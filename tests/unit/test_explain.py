@@ -706,3 +706,61 @@ def test_dns_that_the_yaml_allows_and_the_agents_rules_drop():
     assert answer.allowed is False
     assert "53/UDP is dropped" in answer.text
     assert answer.why.startswith("EXPECTED: entry 10.0.0.0/8")
+
+
+# ---- the next step
+
+
+def test_a_controller_that_is_behind_is_to_be_waited_for():
+    found = ask(article(GOOD, policyendpoints=[]), source="accesstrue", port="80", api_only=True)
+    assert [one.code for one in found.legs[0].deviations] == []
+    found = ask(article(GOOD, policyendpoints=[]), source="accessfalse", port="80", api_only=True)
+    assert [one.code for one in found.legs[0].deviations] == ["NOT_RESOLVED_YET"]
+    assert found.next_step.startswith("the controller is behind: ask again in some seconds")
+    assert "not resolved yet: " in report.as_text(found, wide=False, with_headers=True)
+
+
+def test_the_policy_that_the_reason_is_about_is_the_one_to_edit():
+    """Two policies isolate nginx; the one whose label is missed is to be edited, not the first by name."""
+    first = policy("a-first", selects={"app": "nginx"}, ingress=[{"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}])
+    more = endpoint("a-first", pods=[NGINX], ingress=[pe_entry("192.0.2.0/24")])
+    objects = {"networkpolicies": [first, ACCESS_NGINX], "policyendpoints": [more, ACCESS_ENDPOINT]}
+    found = ask(article(GOOD, **objects), source="accessfalse", port="80", api_only=True)
+    assert found.next_step.endswith("kubectl -n default edit networkpolicy access-nginx")
+
+
+def test_a_domain_name_that_nothing_here_resolves():
+    spec = {
+        "podSelector": {"matchLabels": {"app": "nginx"}},
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [{"domainNames": ["example.com"]}]}],
+    }
+    item = {"metadata": {"name": "names", "namespace": "default"}, "spec": spec}
+    resolved = {
+        "metadata": {"name": "names-abcde", "namespace": "default"},
+        "spec": {
+            **endpoint("names", pods=[NGINX], isolation=["Egress"])["spec"],
+            "egress": [{"domainName": "example.com"}],
+        },
+    }
+    objects = {"networkpolicies": [], "applicationnetworkpolicies": [item], "policyendpoints": [resolved]}
+    found = ask(article(GOOD, **objects), destination="198.51.100.7", port="443", api_only=True)
+    words = [verdict.word for verdict in found.legs[0].verdicts[:3]]
+    assert words == ["UNKNOWN", "DENY", "DROP"]
+
+
+def test_dns_is_not_known_where_the_program_was_not_read():
+    dns = service(
+        "kube-dns", "10.100.0.10", namespace="kube-system", selector={"k8s-app": "kube-dns"}, ports=[service_port(53)]
+    )
+    open_ = policy("out", selects={"app": "nginx"}, egress=[{}], types=["Egress"])
+    resolved = endpoint("out", pods=[NGINX], egress=[pe_entry("0.0.0.0/0")], isolation=["Egress"])
+    doc = {**pod_document(NGINX), "filters": None}
+    objects = {"services": [dns], "networkpolicies": [open_], "policyendpoints": [resolved]}
+    [answer] = ask(article(doc, **objects)).dns
+    assert (answer.allowed, answer.text) == (
+        None,
+        "pods ask kube-dns at 10.100.0.10: whether it is allowed is not known",
+    )
+    [answer] = ask(article(GOOD, **objects)).dns
+    assert answer.allowed is True

@@ -153,3 +153,17 @@ def test_unread_endpoints_are_unknown():
     )
     [row] = align_tiers(NGINX, Direction.INGRESS, made, HeldTiers(table({})))
     assert (row.status, row.note) == (Status.UNKNOWN, "not read: clusterpolicyendpoints: forbidden")
+
+
+def test_rows_are_in_the_order_in_which_tiers_are_asked():
+    def named(name, tier, priority):
+        made = cluster_policy()
+        return {"metadata": meta(name), "spec": {**made["spec"], "tier": tier, "priority": priority}}
+
+    policies = [named("base", "Baseline", 0), named("late", "Admin", 9), named("early", "Admin", 2)]
+    assert [row.policy for row in rows(policies, [], {})] == ["early (Admin 2)", "late (Admin 9)", "base (Baseline 0)"]
+
+
+def test_the_reason_of_an_unread_map_is_told():
+    [row] = rows([cluster_policy()], [cluster_endpoint(DENY_CLIENT)], None, unread="time ran out")
+    assert row.note == "the attached map was not read: time ran out"

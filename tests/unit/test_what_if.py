@@ -335,3 +335,22 @@ def test_the_entry_of_the_node_stays_where_a_cluster_policy_stays():
     made["spec"] |= {"tier": "Admin", "priority": 5}
     found = ask(with_flows(clusterpolicyendpoints=[made]), removed=["access-nginx"])
     assert not [one for one in found.what_if.maps if one.key == "10.0.0.1/32"]
+
+
+def test_a_pod_that_no_policy_concerns_before_and_after_shows_its_mode():
+    """A policy for others changes nothing here: open where the pod shows DEFAULT_ALLOW, not known in DEFAULT_DENY."""
+    other = {**policy("other", selects={"app": "x"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    for state, undecided in ((DEFAULT_ALLOW, 0), (DEFAULT_DENY, 1)):
+        states = {0: state, 1: DEFAULT_ALLOW}
+        value = ALLOW_PAIR if state == DEFAULT_ALLOW else 7
+        found = ask(with_flows(flow_in(TRUE_IP, value), states=states, **FREE), other)
+        assert (found.what_if.flows.total, found.what_if.flows.undecided) == (1, undecided)
+
+
+def test_a_service_whose_pods_do_not_change_is_not_open():
+    back = pod("back-1", "10.0.5.5", labels={"app": "back"}, ports=[container_port(8080)])
+    front = service("back", "10.100.0.7", selector={"app": "back"}, ports=[service_port(80, 8080)])
+    flow = ct_key(NGINX_IP, 40000, "10.100.0.7", 80, NGINX_IP, 7), APPLIED_PAIR
+    other = {**policy("other", selects={"app": "x"}, types=["Ingress"]), "kind": NETWORK_POLICY}
+    found = ask(with_flows(flow, pods=[NGINX, ACCESS_TRUE, ACCESS_FALSE, back], services=[front]), other)
+    assert (denied(found), found.what_if.flows.undecided) == ([], 0)
