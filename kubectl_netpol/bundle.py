@@ -19,7 +19,7 @@ import re
 import tarfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -198,6 +198,9 @@ class BundleSource:
         # A bundle has no programs to ask: the verbs refuse that before.
         missing = NodeReading(None, "this node is not in the bundle")
         return {name: self.snapshot.nodes.get(name, missing) for name in requests}
+
+    def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
+        yield from sorted(self.nodes(requests).items())
 
 
 def _within(collection: Collection, namespaces: Sequence[str]) -> Collection:

@@ -11,7 +11,7 @@ import typer
 from kubectl_netpol import __version__
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.options import Common, capture_flags, common_flags
+from kubectl_netpol.options import Common, capture_flags, check_flags, common_flags
 from kubectl_netpol.progress import Progress
 
 PROGRAM = "kubectl netpol-ebpf"
@@ -128,6 +128,53 @@ def maps(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
     from kubectl_netpol import verbs
 
     verbs.maps(common, pod, _directions(direction))
+
+
+@app.command()
+@check_flags
+def check(
+    common: Common,
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="[POD]",
+            show_default=False,
+            help="pod/NAME or what else `explain` takes; without it, all pods asked for.",
+        ),
+    ] = "",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Pods of all namespaces.")] = False,
+    selector: Annotated[str, typer.Option("--selector", "-l", help="Pods with these labels: app=web,tier!=db.")] = "",
+    node: Annotated[str, typer.Option("--node", help="Pods of this node, of all namespaces.")] = "",
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="Exit code 1 from this severity on: error or warning.")
+    ] = "error",
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="Leave this code out, such as NPE306; repeatable.")
+    ] = None,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=64, help="Nodes that are read at once.")] = 4,
+    wait: Annotated[
+        str,
+        typer.Option(
+            "--wait",
+            help="With POD: wait this long, such as 60s, until its policies are in force in the kernel. Exit code 0 as "
+            "soon as they are, 1 if they are not by then.",
+        ),
+    ] = "",
+    api_only: Annotated[
+        bool, typer.Option("--api-only", help="Look at the API objects alone: no debug pods are made, no node is read.")
+    ] = False,
+) -> None:
+    """Name what is wrong with a pod, a namespace or the whole cluster: layers side by side, findings with their remedy.
+
+    One row a pod: how many policies select it, its PolicyEndpoints, whether the maps are as they should be, whether
+    that is what is attached, its pod state. One debug pod a node, read once for all its pods. Without POD, -A, -l or
+    --node: the pods of the namespace. Exit code 0: nothing at the threshold; 1: a finding at it; 3: not all could be
+    read, and nothing was found.
+    """
+    from kubectl_netpol import checking
+
+    asked = checking.Asked(pod, all_namespaces, selector, node, fail_on, tuple(ignore or ()), parallel, wait, api_only)
+    checking.check(common, asked)
 
 
 @app.command()

@@ -30,7 +30,7 @@ def open_cluster(common: Common, progress: Progress) -> Source:
 
     progress.step("connecting")
     api = Api(connect(common.connection))
-    return LiveSource(api, _reader(api, common, progress), interruptible)
+    return LiveSource(api, _reader(api, common, progress), interruptible, debug_namespace=common.debug_namespace)
 
 
 def _reader(api: Api, common: Common, progress: Progress) -> Callable[[str, Json, FollowUp | None], NodeReading]:

@@ -27,6 +27,17 @@ class Way(StrEnum):
     AGENT = "agent"
 
 
+class CheckFormat(StrEnum):
+    """-o of `check`."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JUNIT = "junit"
+    PROMETHEUS = "prometheus"
+
+
 DEFAULT_IMAGE = "public.ecr.aws/amazonlinux/amazonlinux:2023"
 
 
@@ -47,6 +58,8 @@ class Common:
     selinux_type: str
     output: Format
     no_headers: bool
+    machine: str = ""
+    """`junit` or `prometheus`: forms of `check` beside ``output``."""
 
 
 def with_flags(text: str, common: Common) -> str:
@@ -158,6 +171,12 @@ def common_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT})
 
 
+def check_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags with the formats of `check`."""
+    output = _option(CheckFormat, CheckFormat.TABLE, "--output", "-o", help="Output format.")
+    return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT, "output": output})
+
+
 def capture_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The shared flags of a verb that reads a cluster and prints no table."""
     return _with(verb, {**_CONNECTION, **_NODE})
@@ -216,9 +235,28 @@ def _common(values: Mapping[str, Any]) -> Common:
         show_commands=values["show_commands"],
         install_on_host=values["install_on_host"],
         selinux_type=values["selinux_type"],
-        output=values.get("output", Format.TABLE),
+        output=_format(values.get("output", Format.TABLE)),
+        machine=str(values["output"].value) if values.get("output") in MACHINE else "",
         no_headers=values.get("no_headers", False),
     )
+
+
+MACHINE = (CheckFormat.JUNIT, CheckFormat.PROMETHEUS)
+
+
+def _format(output: Format | CheckFormat) -> Format:
+    return Format.JSON if output in MACHINE else Format(output.value)
+
+
+def duration(flag: str, text: str) -> float:
+    """`60`, `60s`, `2m`; empty and 0 are none. ``flag``: whose value it is."""
+    try:
+        found = seconds(text)
+    except UsageError:
+        found = 0.0
+    if found <= 0:
+        raise UsageError(f'{flag} "{text}" is not a duration: use 60s or 2m')
+    return found
 
 
 def seconds(text: str) -> float:

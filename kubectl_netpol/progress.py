@@ -43,6 +43,11 @@ class Progress:
             self._erase()
             print(clean(text), file=sys.stderr, flush=True)
 
+    def pause(self) -> None:
+        """Take the line away until the next step: something is about to be printed."""
+        with self._lock:
+            self._erase()
+
     def done(self) -> None:
         """Take the line away."""
         with self._lock:

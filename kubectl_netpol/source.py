@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from kubectl_netpol.model.asked import FollowUp
@@ -39,4 +39,8 @@ class Source(Protocol):
 
     def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
         """Reader documents by node name; with ``follow`` also the answers of the programs that it names."""
+        ...
+
+    def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
+        """The same, one after the other as they come, at most ``parallel`` at once: for more than fit into memory."""
         ...

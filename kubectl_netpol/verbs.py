@@ -60,7 +60,7 @@ def explain(
         raise UsageError("--source-port is about one established flow: -f and --without list those that are cut")
     if question.source_port is not None and question.api_only:
         raise UsageError("--source-port asks conntrack, which --api-only does not read")
-    with _session(common) as (origin, progress):
+    with session(common) as (origin, progress):
         applied, others = read_policies(files, origin.namespace)
         for other in others:
             progress.note(f"note: {other} is not a policy: left alone")
@@ -95,7 +95,7 @@ def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanat
 
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
-    with _session(common) as (origin, progress):
+    with session(common) as (origin, progress):
         plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
         world = World(snapshot)
         odd = node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
@@ -112,7 +112,7 @@ def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
 
 def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`conntrack`: established flows and what the rules of now say of them."""
-    with _session(common) as (origin, progress):
+    with session(common) as (origin, progress):
         plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
         found = flows_of(plan.pod, kernel, directions, World(snapshot))
         progress.done()
@@ -149,7 +149,7 @@ def _read_pod(
 
 def capture(common: Common, pod: str, file: str) -> None:
     """`capture`: the whole AWS part of the pod's node, so that the bundle answers for all its pods."""
-    with _session(common) as (origin, progress):
+    with session(common) as (origin, progress):
         collections = _collections(origin, pod, progress)
         world = World(Snapshot(collections))
         found, note = targets.pick_pod(pod, origin.namespace, world)
@@ -160,7 +160,7 @@ def capture(common: Common, pod: str, file: str) -> None:
         nodes = origin.nodes({node: planning.reader_request([found], everything=True)})
         if nodes[node].reason:
             progress.note(f"warning: node {node}: {nodes[node].reason}; the bundle has the API objects only")
-        snapshot = _snapshot(origin, collections, nodes)
+        snapshot = snapshot_of(origin, collections, nodes)
         bundle.write(snapshot, file)
         progress.note(f"wrote {file}")
     if nodes[node].reason:
@@ -197,7 +197,7 @@ def _with_nodes(
     nodes = origin.nodes(requests, follow) if requests else {}
     for name, reading in nodes.items():
         _hint(name, reading, World(Snapshot(collections)), progress)
-    return _snapshot(origin, collections, nodes)
+    return snapshot_of(origin, collections, nodes)
 
 
 def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> None:
@@ -210,17 +210,17 @@ def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> 
 
 
 def _collections(origin: Source, pod: str, progress: Progress) -> Mapping[str, Collection]:
-    progress.step("reading policies, pods and services")
+    progress.step("reading policies, pods, services and settings")
     namespace = targets.parse(pod, origin.namespace).namespace or origin.namespace
-    return origin.collections(planning.KINDS, [namespace])
+    return origin.collections((*planning.EVERYTHING, planning.RIGHTS), [namespace])
 
 
-def _snapshot(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:
+def snapshot_of(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:
     return Snapshot(collections, nodes, origin.taken_at, origin.tool_version or __version__, origin.namespace)
 
 
 @contextmanager
-def _session(common: Common) -> Iterator[tuple[Source, Progress]]:
+def session(common: Common) -> Iterator[tuple[Source, Progress]]:
     progress = Progress()
     try:
         yield _open(common, progress), progress

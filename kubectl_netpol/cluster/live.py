@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_netpol import __version__
+from kubectl_netpol.cluster import settings
 from kubectl_netpol.cluster.api import Api, Listing
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError, NetpolError
@@ -60,6 +61,8 @@ class LiveSource:
     """Entered in the main thread while others read nodes: a signal must reach their debug pods too."""
     taken_at: str = field(default_factory=lambda: _now())
     tool_version: str = __version__
+    debug_namespace: str = "kube-system"
+    """Where debug pods are made: the user's rights there are asked for."""
 
     @property
     def namespace(self) -> str:
@@ -88,6 +91,22 @@ class LiveSource:
             readings = pool.map(lambda item: self._node(item[0], item[1], follow), requests.items())
             return dict(zip(requests, readings, strict=True))
 
+    def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
+        if len(requests) <= 1 or parallel <= 1:
+            # In the main thread: see ``nodes``.
+            for node, request in requests.items():
+                yield node, self._node(node, request, None)
+            return
+        with self.guard(), ThreadPoolExecutor(max_workers=parallel) as pool:
+            futures = {pool.submit(self._node, node, request, None): node for node, request in requests.items()}
+            try:
+                for done in as_completed(list(futures)):
+                    # Forgotten at once: the documents of a large cluster do not fit into memory together.
+                    yield futures.pop(done), done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
     def _node(self, node: str, request: Json, follow: FollowUp | None) -> NodeReading:
         try:
             return self.read_node(node, request, follow)
@@ -95,6 +114,8 @@ class LiveSource:
             return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
 
     def _collection(self, kind: str, namespaces: Sequence[str]) -> Collection:
+        if kind in settings.KINDS:
+            return settings.read(self.api, kind, self.debug_namespace)
         place = PATHS[kind]
         try:
             return _kept(kind, self.api.list(place.path()))

@@ -38,7 +38,15 @@ CLUSTER_KINDS = (*NAMES, "clusterpolicyendpoints", "clusternetworkpolicies")
 OWN_KINDS = ("networkpolicies", "policyendpoints", "applicationnetworkpolicies")
 """Collections that it needs of the judged pods' own namespaces only."""
 KINDS = (*CLUSTER_KINDS, *OWN_KINDS)
-"""All of them: what a bundle of a cluster holds. One paged list for each."""
+"""All objects that decide about packets. One paged list for each."""
+SETTINGS_KINDS = ("daemonsets", "configmaps", "clusterroles", "versions")
+"""What tells how the VPC CNI and its agent are set up (``policy.cni``)."""
+DIAGNOSIS_KINDS = ("events",)
+"""What only a diagnosis looks at."""
+EVERYTHING = (*KINDS, *SETTINGS_KINDS, *DIAGNOSIS_KINDS)
+"""All that a diagnosis of a cluster reads of its API."""
+RIGHTS = "accessreviews"
+"""What the API server says of the user's own rights: asked by `doctor` and `capture` alone."""
 
 
 @dataclass(frozen=True)
@@ -217,11 +225,26 @@ def _service_ports(service: Json) -> list[str]:
 def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Leg, ...]:
     """Egress is judged on the ClusterIP and the Service port; each backend on its own address and port."""
     assert end.service is not None
+    asked = f"{flow.port}/{protocol_name(flow.protocol)}"
+    ports = _service_ports(end.service)
+    if asked not in ports:
+        raise UsageError(f"service {ref(end.service)} has no port {asked}; it has {', '.join(ports) or 'none'}")
+    legs = service_legs(pod, end.service, flow, world)
+    if legs is None:
+        raise UsageError(
+            f"service {ref(end.service)} has no running pod behind {asked}: no policy can let anything pass",
+            f"kubectl -n {namespace_of(end.service)} describe service {name_of(end.service)}",
+        )
+    return legs
+
+
+def service_legs(pod: Json, service: Json, flow: Flow, world: World) -> tuple[Leg, ...] | None:
+    """The egress leg to the ClusterIP first, then one for each pod behind it; None where no pod is."""
     ingress: list[Leg] = []
     behind: list[Ends] = []
-    for backend in targets.service_pods(end.service, world):
+    for backend in targets.service_pods(service, world):
         address = next((a for a in pod_ips(backend) if a.version == flow.source.version), None)
-        port = targets.target_port(end.service, protocol_name(flow.protocol), flow.port, backend)
+        port = targets.target_port(service, protocol_name(flow.protocol), flow.port, backend)
         if address is None or port is None:
             continue
         real = Flow(flow.source, address, flow.protocol, port, flow.source_port)
@@ -230,16 +253,9 @@ def _legs_to_service(pod: Json, end: _End, flow: Flow, world: World) -> tuple[Le
         if backend is not pod:
             # What comes back to the pod itself comes from its node's address (hairpin), which always passes.
             ingress.append(Leg(Ends(backend, Direction.INGRESS, real, pod)))
-    asked = f"{flow.port}/{protocol_name(flow.protocol)}"
-    ports = _service_ports(end.service)
-    if asked not in ports:
-        raise UsageError(f"service {ref(end.service)} has no port {asked}; it has {', '.join(ports) or 'none'}")
     if not behind:
-        raise UsageError(
-            f"service {ref(end.service)} has no running pod behind {asked}: no policy can let anything pass",
-            f"kubectl -n {namespace_of(end.service)} describe service {name_of(end.service)}",
-        )
-    egress = Leg(Ends(pod, Direction.EGRESS, flow), tuple(behind), ref(end.service))
+        return None
+    egress = Leg(Ends(pod, Direction.EGRESS, flow), tuple(behind), ref(service))
     return (egress, *ingress)
 
 

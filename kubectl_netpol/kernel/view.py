@@ -227,6 +227,10 @@ class NodeView:
         """Those of the candidates, newest form first, under which anything is pinned."""
         return tuple(identifier for identifier in candidates if identifier in self._identifiers_with_pins)
 
+    def has_pins(self, namespace: str, name: str) -> bool:
+        """Whether anything is pinned under one of the forms of a pod's identifier."""
+        return bool(self._pinned_identifiers(identity.identifiers(namespace, name)))
+
     @cached_property
     def _identifiers_with_pins(self) -> frozenset[str]:
         return frozenset(identity.pinned_identifier(path.partition("/")[2]) for path in self.pins)

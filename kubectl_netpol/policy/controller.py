@@ -125,7 +125,7 @@ def _resolution(policy: Json, world: World) -> Resolution:
     for direction in Direction:
         entries, less = [], []
         taken: Taken = {}
-        for rule in _rules(policy, direction):
+        for rule in rule_peers_of(policy, direction):
             if rule.domains:
                 domains += _domains(rule)
                 continue
@@ -203,7 +203,7 @@ def _isolation(policy: Json) -> tuple[str, ...]:
     return tuple(direction.value.capitalize() for direction in np.directions(policy))
 
 
-def _rules(policy: Json, direction: Direction) -> Iterator[RulePeer]:
+def rule_peers_of(policy: Json, direction: Direction) -> Iterator[RulePeer]:
     """All peers of all rules of a direction."""
     if kind_of(policy) == CLUSTER_POLICY:
         for rule in tiers.cluster_rules(policy, direction):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from kubectl_netpol.errors import UsageError
 
 Json = dict[str, Any]
 Labels = Mapping[str, str]
@@ -80,3 +83,24 @@ def text(selector: Json | None) -> str:
         for r in selector.get("matchExpressions") or ()
     ]
     return ",".join(parts) or "<all>"
+
+
+_SET = re.compile(r"\s*([^\s,!=()]+)\s+(in|notin)\s*\(([^()]*)\)\s*\Z")
+_EQUAL = re.compile(r"\s*([^\s,!=()]+)\s*(==|=|!=)\s*([^\s,!=()]*)\s*\Z")
+_KEY = re.compile(r"\s*(!?)\s*([^\s,!=()]+)\s*\Z")
+
+
+def parse(text: str) -> Json:
+    """kubectl's `-l`: `app=web,tier!=db,env in (prod, dev),!legacy` as a LabelSelector. Raises ``UsageError``."""
+    return {"matchExpressions": [_requirement(part, text) for part in re.split(r",(?![^()]*\))", text)]}
+
+
+def _requirement(part: str, whole: str) -> Json:
+    if found := _SET.match(part):
+        values = [value.strip() for value in found[3].split(",")]
+        return {"key": found[1], "operator": "In" if found[2] == "in" else "NotIn", "values": values}
+    if found := _EQUAL.match(part):
+        return {"key": found[1], "operator": "NotIn" if found[2] == "!=" else "In", "values": [found[3]]}
+    if found := _KEY.match(part):
+        return {"key": found[2], "operator": "DoesNotExist" if found[1] else "Exists"}
+    raise UsageError(f'-l "{whole}" is not a label selector: use app=web,tier!=db')

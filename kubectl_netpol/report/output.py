@@ -32,8 +32,23 @@ def emit(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable
     A reader that closed the pipe (`| head`) has seen enough: no error, and the exit code stays the answer's.
     Raises ``OutputError`` where the output cannot be written (a full disk).
     """
+    _guarded(stream, lambda: _write(stream, form, data, text))
+
+
+def write_text(stream: IO[str], text: str) -> None:
+    """Lines for people or for machines, as they come; errors as those of ``emit``."""
+
+    def write() -> None:
+        colour = wants_colour(stream)
+        for line in text.splitlines():
+            stream.write(paint(line, colour) + "\n")
+
+    _guarded(stream, write)
+
+
+def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
     try:
-        _write(stream, form, data, text)
+        write()
         stream.flush()
     except BrokenPipeError:
         # Keep the interpreter from complaining about the same pipe when it flushes at exit.

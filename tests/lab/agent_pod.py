@@ -39,10 +39,30 @@ def has_daemonset(node: Json) -> bool:
     return COMPUTE_TYPE not in (node["metadata"].get("labels") or {})
 
 
+CNI_OF = {
+    "1.0.1": "1.14.0",
+    "1.0.4": "1.15.1",
+    "1.0.5": "1.15.3",
+    "1.1.6": "1.19.2",
+    "1.2.1": "1.19.4",
+    "1.2.3": "1.20.0",
+    "1.2.7": "1.20.4",
+    "1.3.5": "1.21.2",
+    "1.3.7": "1.22.3",
+    "1.4.1": "1.23.0",
+    "1.4.2": "1.23.1",
+}
+"""The VPC CNI that an agent comes with (agent facts 0.1)."""
+
+
+def cni_image(generation: Generation) -> str:
+    return f"{CNI_IMAGE}:v{CNI_OF[generation.name]}"
+
+
 def manifest(node: str, generation: Generation) -> Json:
     """The pod as the DaemonSet makes it, less environment, probes and init containers."""
     security = {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}}
-    cni = _container("aws-node", f"{CNI_IMAGE}:v1.20.4", security, "cni-bin-dir", "log-dir", "run-dir")
+    cni = _container("aws-node", cni_image(generation), security, "cni-bin-dir", "log-dir", "run-dir")
     image = f"{AGENT_IMAGE}:v{generation.name}-eksbuild.1"
     security = {"capabilities": {"add": ["NET_ADMIN"]}, "privileged": True}
     agent = _container("aws-eks-nodeagent", image, security, *_VOLUMES)

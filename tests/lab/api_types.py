@@ -85,6 +85,7 @@ BUILT_IN: tuple[Resource, ...] = (
         short=("netpol",),
         model="V1NetworkPolicy",
     ),
+    Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False, model="V1ClusterRole"),
     Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", model="V1EndpointSlice"),
     Resource(
         "apiextensions.k8s.io",

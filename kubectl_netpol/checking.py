@@ -1,0 +1,247 @@
+"""`check`: which pods, what to read, rows as they come, and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import typer
+
+from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.check import RANK, Check, Report, asked_pods
+from kubectl_netpol.diagnose.findings import KINDS
+from kubectl_netpol.errors import ExitCode, NodeError, UsageError
+from kubectl_netpol.model.finding import Severity, Where
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.options import Common, Way, duration, with_flags
+from kubectl_netpol.policy import selectors, targets
+from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of, node_of, on_host_network, ref
+from kubectl_netpol.progress import Progress
+from kubectl_netpol.report import check as report_form
+from kubectl_netpol.report.output import Format, emit, write_text
+from kubectl_netpol.source import Source
+from kubectl_netpol.verbs import session, snapshot_of
+
+Json = dict[str, Any]
+
+POLL_SECONDS = 2.0
+API_ONLY = "--api-only: nodes were not read"
+IN_FORCE = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
+"""`--wait` waits until no error of these layers is left."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The flags of `check`, as typed."""
+
+    pod: str = ""
+    all_namespaces: bool = False
+    selector: str = ""
+    node: str = ""
+    fail_on: str = "error"
+    ignore: tuple[str, ...] = ()
+    parallel: int = 4
+    wait: str = ""
+    api_only: bool = False
+
+
+def check(common: Common, asked: Asked) -> None:
+    """`check`. Ends the process with an exit code."""
+    failing = _checked(asked, common)
+    with session(common) as (origin, progress):
+        answer = _waited if asked.wait else _once
+        found = answer(origin, asked, common, progress)
+    raise typer.Exit(int(exit_code(found, failing)))
+
+
+def exit_code(found: Report, failing: Sequence[Severity]) -> ExitCode:
+    """A finding counts more than what could not be read."""
+    if any(one.severity in failing for one in found.findings):
+        return ExitCode.DENIED
+    return ExitCode.UNDECIDED if found.unread else ExitCode.OK
+
+
+def _checked(asked: Asked, common: Common) -> tuple[Severity, ...]:
+    if asked.fail_on not in ("error", "warning"):
+        raise UsageError(f'--fail-on "{asked.fail_on}" is not one of error, warning')
+    unknown = [code for code in asked.ignore if code not in KINDS]
+    if unknown:
+        raise UsageError(f'--ignore "{unknown[0]}" is not a code of a finding, such as NPE306')
+    ways = [flag for flag, given in _ways(asked) if given]
+    if asked.pod and ways:
+        raise UsageError(f"{ways[0]} goes without POD")
+    if asked.all_namespaces and (asked.node or common.connection.namespace):
+        raise UsageError(f"-A goes without {'--node' if asked.node else '-n'}")
+    if asked.wait and not asked.pod:
+        raise UsageError("--wait needs a POD to wait for")
+    if asked.wait and (common.bundle or asked.api_only):
+        raise UsageError("--wait asks the live node: it goes without --bundle and --api-only")
+    if asked.wait:
+        duration("--wait", asked.wait)
+    if common.via is Way.AGENT and asked.wait:
+        raise UsageError("--wait goes without --via agent: what is attached stays unknown that way")
+    return tuple(one for one in Severity if RANK[one] <= RANK[Severity(asked.fail_on)])
+
+
+def _ways(asked: Asked) -> tuple[tuple[str, bool], ...]:
+    return ("-A", asked.all_namespaces), ("--selector", bool(asked.selector)), ("--node", bool(asked.node))
+
+
+# ---- what to read
+
+
+def read_api(origin: Source, asked: Asked, progress: Progress) -> Snapshot:
+    """All that checks need of the API: one paged list a kind, policies only of the namespace that is asked about."""
+    progress.step("reading policies, pods, services and settings")
+    namespace = origin.namespace
+    if asked.pod:
+        namespace = targets.parse(asked.pod, namespace).namespace or namespace
+    everywhere = asked.all_namespaces or bool(asked.node)
+    kinds = [*planning.CLUSTER_KINDS, *planning.SETTINGS_KINDS, *planning.DIAGNOSIS_KINDS]
+    kinds += planning.OWN_KINDS if everywhere else ()
+    collections: dict[str, Collection] = dict(origin.collections(kinds, [namespace]))
+    if not everywhere:
+        collections.update(origin.of_namespaces(planning.OWN_KINDS, [namespace]))
+    return snapshot_of(origin, collections, {})
+
+
+def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) -> tuple[Json, ...]:
+    """The pods that the flags mean. Raises ``UsageError`` where there are none, or where POD is not one."""
+    if asked.pod:
+        pod, note = targets.pick_pod(asked.pod, origin.namespace, world)
+        if note:
+            progress.note(note)
+        if on_host_network(pod):
+            raise NodeError(
+                f"pod {ref(pod)} is on the host network: it has no veth, no programs and no maps",
+                "NetworkPolicy does not apply to hostNetwork pods",
+            )
+        if not asked_pods([pod]):
+            raise UsageError(f"pod {ref(pod)} is not running on a node")
+        return (pod,)
+    pods = world.snapshot.items("pods")
+    if asked.node:
+        if asked.node not in world.nodes and world.snapshot.get("nodes").known:
+            raise UsageError(f'node "{asked.node}" not found')
+        pods = tuple(pod for pod in pods if node_of(pod) == asked.node)
+    elif not asked.all_namespaces:
+        if origin.namespace not in world.namespaces and world.snapshot.get("namespaces").known:
+            raise UsageError(f'namespace "{origin.namespace}" not found')
+        pods = tuple(pod for pod in pods if namespace_of(pod) == origin.namespace)
+    if asked.selector:
+        wanted = selectors.parse(asked.selector)
+        pods = tuple(pod for pod in pods if selectors.matches(wanted, labels_of(pod)))
+    return asked_pods(pods)
+
+
+def requests_of(found: Check) -> Mapping[str, Json]:
+    """One request a node, for all its pods and the agent's log."""
+    return {node: {**planning.reader_request(pods), "agent": True} for node, pods in found.by_node.items()}
+
+
+# ---- once
+
+
+def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> Report:
+    snapshot = read_api(origin, asked, progress)
+    world = World(snapshot)
+    pods = asked_for(origin, asked, world, progress)
+    whole = not (asked.pod or asked.selector or asked.node)
+    found = Check(world, pods, whole=whole, api_only=asked.api_only)
+    wide = common.output is Format.WIDE
+    live = common.output in (Format.TABLE, Format.WIDE) and not asked.pod and not common.machine
+    rows = report_form.Rows(((namespace_of(p), name_of(p), node_of(p)) for p in pods), wide)
+    if live and pods and not common.no_headers:
+        write_text(sys.stdout, rows.header() + "\n")
+    with contextlib.closing(_readings(origin, found, asked, progress)) as readings:
+        for number, (node, reading) in enumerate(readings):
+            made = found.node(node, reading)
+            progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
+            if live:
+                progress.pause()
+                write_text(sys.stdout, "".join(f"{rows.line(row)}\n" for row in made))
+    report = _without(found.report(), asked.ignore, common)
+    progress.done()
+    if live:
+        write_text(sys.stdout, ("\n" if pods else "") + report_form.after_rows(report, wide) + "\n")
+    else:
+        print_report(report, asked, common)
+    return report
+
+
+def _readings(
+    origin: Source, found: Check, asked: Asked, progress: Progress
+) -> Generator[tuple[str, NodeReading], None, None]:
+    if asked.api_only:
+        yield from ((node, NodeReading(None, API_ONLY)) for node in found.by_node)
+        return
+    requests = requests_of(found)
+    if requests:
+        progress.step(f"reading {len(requests)} node{'' if len(requests) == 1 else 's'}")
+    yield from origin.each_node(requests, asked.parallel)
+
+
+def print_report(report: Report, asked: Asked, common: Common) -> None:
+    """The forms that are written when all is known."""
+    if common.machine == "junit":
+        failing = [one for one in Severity if RANK[one] <= RANK[Severity(asked.fail_on)]]
+        write_text(sys.stdout, report_form.as_junit(report, failing))
+    elif common.machine == "prometheus":
+        write_text(sys.stdout, report_form.as_prometheus(report))
+    else:
+        emit(
+            sys.stdout,
+            common.output,
+            lambda: report_form.as_data(report),
+            lambda wide: _text(report, asked, wide, not common.no_headers),
+        )
+
+
+def _text(report: Report, asked: Asked, wide: bool, headers: bool) -> str:
+    if asked.pod:
+        return report_form.one_pod(report, wide, headers)
+    return report_form.after_rows(report, wide)
+
+
+def _without(report: Report, ignored: Sequence[str], common: Common) -> Report:
+    """Less what `--ignore` names, and with commands that ask the cluster that was asked."""
+    kept = tuple(
+        replace(one, remedies=tuple(replace(r, command=with_flags(r.command, common)) for r in one.remedies))
+        for one in report.findings
+        if one.code not in ignored
+    )
+    rows = tuple(replace(row, codes=tuple(code for code in row.codes if code not in ignored)) for row in report.rows)
+    return replace(report, rows=rows, findings=kept)
+
+
+# ---- until it is in force
+
+
+def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) -> Report:
+    """Read again and again until no error of the pod's own layers is left, or the time is over."""
+    until = time.monotonic() + duration("--wait", asked.wait)
+    while True:
+        report = _state(origin, asked, common, progress)
+        left = [one for one in report.findings if one.kind.where in IN_FORCE and one.severity is Severity.ERROR]
+        if not left and not report.unread:
+            break
+        if time.monotonic() + POLL_SECONDS >= until:
+            break
+        why = left[0].title if left else report.unread[0]
+        progress.step(f"waiting: {why}")
+        time.sleep(POLL_SECONDS)
+    progress.done()
+    print_report(report, asked, common)
+    return report
+
+
+def _state(origin: Source, asked: Asked, common: Common, progress: Progress) -> Report:
+    world = World(read_api(origin, asked, progress))
+    found = Check(world, asked_for(origin, asked, world, progress), whole=False)
+    for node, reading in _readings(origin, found, asked, progress):
+        found.node(node, reading)
+    return _without(found.report(), asked.ignore, common)

@@ -1,0 +1,1 @@
+"""The checks: one module a layer, each from what was read to findings."""

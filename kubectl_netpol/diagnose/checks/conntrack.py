@@ -1,0 +1,124 @@
+"""CONNTRACK: what passes without a look at the rules, and the state of the node's table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_netpol.diagnose import findings
+from kubectl_netpol.diagnose.checks.attached import restricting
+from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate
+from kubectl_netpol.diagnose.flows import flows_of
+from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Remedy
+from kubectl_netpol.model.flow import Direction, port_text
+from kubectl_netpol.model.kernel import MapView
+from kubectl_netpol.policy.world import name_of, namespace_of
+
+PIN = "maps/global_aws_conntrack_map"
+FULL = 0.9
+"""An LRU map forgets flows before the last place is taken: its free places are kept by processor."""
+SHOWN = 3
+
+
+def of_pod(case: PodCase, *, broken: bool) -> Iterator[Finding]:
+    """``broken``: what is attached is not what it should be, so that it is no wonder what it says of flows."""
+    if case.kernel is None:
+        return
+    yield from _other_table(case)
+    if not broken and any(restricting(case, direction) for direction in Direction):
+        yield from _still_open(case)
+
+
+def _other_table(case: PodCase) -> Iterator[Finding]:
+    assert case.kernel is not None
+    for direction in Direction:
+        view = case.kernel.directions[direction]
+        used, pinned = view.maps.get("conntrack"), view.pinned_maps.get("conntrack")
+        if view.program is None or used is None or pinned is None or used.id == pinned.id:
+            continue
+        held = f"pinned as {used.pin}" if used.pin else "which no pin holds"
+        title = (
+            f"pod {case.name} uses conntrack map {used.id}, {held}, and the node's is {pinned.id}: flows are not "
+            "cleaned up, and what other pods of the node know of them it does not"
+        )
+        evidence = (
+            Evidence(f"program {view.program.id} on {case.kernel.veth}", f"aws_conntrack_map {used.id}"),
+            Evidence(f"pin {PIN}", f"aws_conntrack_map {pinned.id}"),
+        )
+        yield case.made(findings.OTHER_CONNTRACK, title, evidence, (recreate(case.pod),))
+        return
+
+
+def _still_open(case: PodCase) -> Iterator[Finding]:
+    assert case.kernel is not None
+    found = [
+        flow for flow in flows_of(case.pod, case.kernel, tuple(Direction), case.world).flows if flow.only_established
+    ]
+    if not found:
+        return
+    first = found[0].entry
+    port = port_text(first.protocol, first.port)
+    words = "1 established flow passes" if len(found) == 1 else f"{len(found)} established flows pass"
+    title = (
+        f"{words} pod {case.name} that its policies now deny, such as {found[0].source} ({first.source}) to "
+        f"{found[0].destination} ({first.destination}) on {port}"
+    )
+    evidence = tuple(
+        Evidence(
+            f"conntrack map {flow.table.id}",
+            f"{flow.entry.source}:{flow.entry.source_port} -> {flow.entry.destination}:{flow.entry.port}; "
+            f"the rules of now: {flow.rules.why}",
+        )
+        for flow in found[:SHOWN]
+    )
+    look = Remedy(f"kubectl netpol-ebpf conntrack {name_of(case.pod)} -n {namespace_of(case.pod)}", NO_EFFECT)
+    yield case.made(findings.STILL_OPEN, title, evidence, (look, recreate(case.pod)))
+
+
+def of_node(case: NodeCase) -> Iterator[Finding]:
+    """How full the table is, and whether its keys tell whose flows they are."""
+    number = case.view.pins.get(PIN)
+    if number is None:
+        return
+    table = case.view.map(number)
+    yield from _full(case, table)
+    yield from _poisoning(case, table)
+
+
+def _full(case: NodeCase, table: MapView) -> Iterator[Finding]:
+    if table.total is None or not table.max_entries or table.total < FULL * table.max_entries:
+        return
+    title = (
+        f"the conntrack map of node {case.name} holds {table.total} of {table.max_entries} flows: the least recently "
+        "used ones are forgotten, and their replies dropped"
+    )
+    agent = case.view.document.get("agent") or {}
+    evidence = [Evidence(f"aws_conntrack_map {table.id}", f"{table.total} of {table.max_entries} entries")]
+    if agent.get("nf_conntrack_count") is not None:
+        evidence.append(
+            Evidence("nf_conntrack of the node", f"{agent['nf_conntrack_count']} of {agent.get('nf_conntrack_max')}")
+        )
+    more = Remedy(
+        "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --configuration-values "
+        """'{"nodeAgent":{"conntrackCacheTableSize":"1048576"}}'""",
+        "restarts aws-node on all nodes; the size counts for nodes that start after it",
+    )
+    yield case.made(findings.TABLE_FULL, title, evidence, (more,))
+
+
+def _poisoning(case: NodeCase, table: MapView) -> Iterator[Finding]:
+    """Keys have the veth's index from agent 1.3.7 on (agent facts 1.5): 24 bytes in IPv4, 60 in IPv6."""
+    if table.role != "conntrack" or table.key_size in (24, 60):
+        return
+    title = (
+        f"node {case.name}: conntrack entries do not say by which veth they were made: a pod can make one that lets "
+        "packets to another pod of the node pass"
+    )
+    evidence = (
+        Evidence(f"aws_conntrack_map {table.id}", f"keys of {table.key_size} bytes"),
+        Evidence("agents from 1.3.7 on", "keys of 24 bytes (IPv4) or 60 bytes (IPv6), with the veth's index"),
+    )
+    upgrade = Remedy(
+        "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --addon-version v1.22.3-eksbuild.1",
+        "restarts aws-node on all nodes; conntrack starts empty, and established flows are judged anew",
+    )
+    yield case.made(findings.POISONING, title, evidence, (upgrade,))
