@@ -112,6 +112,9 @@ def _kinds(case: PodCase, interface: InterfaceView) -> Iterator[_Found]:
         for kind, difference in kinds:
             if not any(cause in (k for k, _ in kinds) for cause in BEHIND.get(kind, ())):
                 by_kind.setdefault(kind, []).append((view, difference))
+    if findings.NOT_ATTACHED in by_kind:
+        # That the direction without a policy has no filter either goes without saying.
+        by_kind.pop(findings.OPEN_POD, None)
     for kind, found in by_kind.items():
         yield _Found(kind, tuple(found))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.attached import restricting
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate
-from kubectl_netpol.diagnose.flows import flows_of
+from kubectl_netpol.diagnose.flows import EstablishedFlow, flows_of
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Remedy
 from kubectl_netpol.model.flow import Direction, port_text
 from kubectl_netpol.model.kernel import MapView
@@ -62,16 +62,16 @@ def _still_open(case: PodCase) -> Iterator[Finding]:
         f"{words} pod {case.name} that its policies now deny, such as {found[0].source} ({first.source}) to "
         f"{found[0].destination} ({first.destination}) on {port}"
     )
-    evidence = tuple(
-        Evidence(
-            f"conntrack map {flow.table.id}",
-            f"{flow.entry.source}:{flow.entry.source_port} -> {flow.entry.destination}:{flow.entry.port}; "
-            f"the rules of now: {flow.rules.why}",
-        )
-        for flow in found[:SHOWN]
-    )
+    evidence = tuple(part for flow in found[:SHOWN] for part in _flow_evidence(flow))
     look = Remedy(f"kubectl netpol-ebpf conntrack {name_of(case.pod)} -n {namespace_of(case.pod)}", NO_EFFECT)
     yield case.made(findings.STILL_OPEN, title, evidence, (look, recreate(case.pod)))
+
+
+def _flow_evidence(flow: EstablishedFlow) -> Iterator[Evidence]:
+    entry = flow.entry
+    ends = f"{entry.source}:{entry.source_port} -> {entry.destination}:{entry.port}"
+    yield Evidence(f"conntrack map {flow.table.id}", f"{ends} passes")
+    yield Evidence("ATTACHED, a new flow like it", flow.rules.why)
 
 
 def of_node(case: NodeCase) -> Iterator[Finding]:
@@ -92,7 +92,10 @@ def _full(case: NodeCase, table: MapView) -> Iterator[Finding]:
         "used ones are forgotten, and their replies dropped"
     )
     agent = case.view.document.get("agent") or {}
-    evidence = [Evidence(f"aws_conntrack_map {table.id}", f"{table.total} of {table.max_entries} entries")]
+    evidence = [
+        Evidence(f"aws_conntrack_map {table.id}, entries", str(table.total)),
+        Evidence(f"aws_conntrack_map {table.id}, max_entries", str(table.max_entries)),
+    ]
     if agent.get("nf_conntrack_count") is not None:
         evidence.append(
             Evidence("nf_conntrack of the node", f"{agent['nf_conntrack_count']} of {agent.get('nf_conntrack_max')}")

@@ -332,6 +332,7 @@ def _log(case: NodeCase) -> Iterator[Finding]:
         return
     count = sum(int(one["count"]) for one in errors)
     evidence = tuple(Evidence(str(one["file"]), f"{one['line']} ({one['count']} times)") for one in errors[:SHOWN])
+    evidence += (Evidence("lines of the last 24 hours that tell of errors", str(count)),)
     title = (
         f"the agent of node {case.name} logged {count} errors in the last 24 hours, the last one: {errors[0]['line']}"
     )

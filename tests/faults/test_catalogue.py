@@ -1,0 +1,76 @@
+"""One table: fault, expected code, found codes. Healthy twins say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_netpol.diagnose import findings
+from kubectl_netpol.model.finding import Severity
+from kubectl_netpol.model.snapshot import Snapshot
+from tests.faults import world
+from tests.faults.catalogue import KERNEL, OBJECTS, Fault
+from tests.lab.require import require_lab, require_tools
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Iterator[Snapshot]:
+    require_lab()
+    require_tools("kubectl", "tc")
+    with world.healthy() as lab:
+        yield world.read(lab)
+
+
+def test_a_healthy_cluster_has_no_findings(healthy: Snapshot) -> None:
+    report = world.check(healthy)
+    assert (report.findings, report.unread) == ((), ())
+    assert {row.pinned for row in report.rows} == {row.attached for row in report.rows} == {"ok"}
+
+
+def judge(fault: Fault, report: world.Report) -> None:
+    """The fault is named, and nothing else is told but what follows from it."""
+    found = {one.code: one for one in report.findings}
+    print(f"{fault.name:60} {fault.code} {','.join(found)}")
+    assert fault.code in found, f"{fault.name}: {[one.title for one in report.findings]}"
+    beside = {code for code in found if code not in {fault.code, *fault.also}}
+    errors = [found[code].title for code in beside if found[code].severity is not Severity.INFO]
+    assert not errors, f"{fault.name}: {errors}"
+    one = found[fault.code]
+    assert len(one.evidence) >= 2 and one.remedies, fault.name
+    assert all(part.source and part.value for part in one.evidence)
+    assert all(remedy.effect for remedy in one.remedies)
+
+
+@pytest.mark.parametrize("fault", OBJECTS, ids=lambda fault: fault.name)
+def test_fault_of_objects(fault: Fault, healthy: Snapshot) -> None:
+    objects = world.Objects.of(healthy)
+    fault.make(objects)
+    judge(fault, world.check(objects.snapshot()))
+
+
+@pytest.mark.parametrize("fault", KERNEL, ids=lambda fault: fault.name)
+def test_fault_of_the_kernel(fault: Fault) -> None:
+    require_lab()
+    require_tools("kubectl", "tc")
+    with world.healthy(**fault.lab) as lab:
+        fault.make(lab)
+        judge(fault, world.check(world.read(lab)))
+
+
+def test_every_code_has_a_fault() -> None:
+    made = {fault.code for fault in (*KERNEL, *OBJECTS)}
+    assert set(findings.KINDS) - made == set(ELSEWHERE)
+
+
+ELSEWHERE = {
+    "NPE114": "told by explain, for a flow",
+    "NPE115": "told by explain, for a flow",
+    "NPE615": "told by drops",
+}
+"""Codes that `check` does not tell: the tests of their verbs have the faults."""
+
+
+def test_names_are_given_once() -> None:
+    names = [fault.name for fault in (*KERNEL, *OBJECTS)]
+    assert len(names) == len(set(names))
