@@ -90,11 +90,12 @@ def _try(policy: Json) -> Remedy:
 def _named_ports(policy: Json, scope: Scope) -> Iterator[Finding]:
     """Rules that vanish because no pod has the port; those that mean nobody anyway are none."""
     found = controller.resolution(policy, scope.world)
+    living = any(not finished(pod) for pod in controller.subjects(policy, scope.world))
     for direction in Direction:
         for skipped in found.skipped[direction]:
             if "named port" not in skipped.reason and "container port of that name" not in skipped.reason:
                 continue
-            if "no pod is selected" in skipped.reason:
+            if not living:
                 continue
             title = f"{policy_text(policy)} {skipped.path} allows nothing: {skipped.reason}"
             if "keeps" in skipped.reason or "cannot be resolved" in skipped.reason:
