@@ -191,6 +191,33 @@ def conntrack(common: Common, pod: Pod, direction: DirectionFlag = "both") -> No
 
 
 @app.command()
+@common_flags
+def drops(
+    common: Common,
+    pod: Pod,
+    since: Annotated[
+        str, typer.Option("--since", help="How far back, such as 10m; a bundle has the last hour.")
+    ] = "1h",
+    everything: Annotated[bool, typer.Option("--all", help="Also flows that were accepted.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Go on with new ones until Ctrl-C, through one debug pod that stays for so long."
+        ),
+    ] = False,
+) -> None:
+    """Show what the node's agent logged as dropped for a pod, and what the maps of now say of each of these flows.
+
+    Names instead of addresses, and one kind for each flow: still denied and by what, start-up, stale reply, noise, or
+    allowed now (docs/drops.md). The agent logs flows only where policy event logs are enabled: where they are not, the
+    answer says so. Exit code 0: no drop is still denied; 1: one is; 3: the log could not be read, or not be judged.
+    """
+    from kubectl_netpol import dropping
+
+    dropping.drops(common, dropping.Asked(pod, since, everything, follow))
+
+
+@app.command()
 @capture_flags
 def capture(
     common: Common,

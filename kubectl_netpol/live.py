@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol.errors import NodeError
@@ -50,6 +51,18 @@ def _reader(api: Api, common: Common, progress: Progress) -> Callable[[str, Json
             return _asked(pod, node, document, follow, progress)
 
     return read
+
+
+@contextmanager
+def held_reader(origin: Source, node: str, common: Common, progress: Progress) -> Iterator[Callable[[Json], Json]]:
+    """Readings of one node through one debug pod, for as long as it lives: its deadline ends it."""
+    from kubectl_netpol.cluster.live import LiveSource
+    from kubectl_netpol.node.debug_pod import open_debug_pod
+    from kubectl_netpol.node.transport import read_node
+
+    assert isinstance(origin, LiveSource)
+    with open_debug_pod(origin.api, node, pod_options(common), progress.step, warn=progress.note) as pod:
+        yield lambda request: read_node(pod, request)
 
 
 def pod_options(common: Common) -> DebugPodOptions:

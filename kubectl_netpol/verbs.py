@@ -15,6 +15,7 @@ from kubectl_netpol import __version__, bundle
 from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.drops import log_request
 from kubectl_netpol.diagnose.flows import flows_of
 from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
@@ -38,6 +39,8 @@ from kubectl_netpol.source import Source
 
 Json = dict[str, Any]
 
+CAPTURED_SECONDS, CAPTURED_LINES = 3600.0, 20_000
+"""How much of the agent's flow log is in a bundle, of the captured pod alone."""
 EXIT_CODES = {
     Decision.ALLOW: ExitCode.OK,
     Decision.DENY: ExitCode.DENIED,
@@ -157,7 +160,8 @@ def capture(common: Common, pod: str, file: str) -> None:
             progress.note(note)
         node = node_of(found)
         progress.step(f"reading node {node}")
-        nodes = origin.nodes({node: planning.reader_request([found], everything=True)})
+        log = log_request([found], world, seconds=CAPTURED_SECONDS, everything=True, most=CAPTURED_LINES)
+        nodes = origin.nodes({node: {**planning.reader_request([found], everything=True), "log": log}})
         if nodes[node].reason:
             progress.note(f"warning: node {node}: {nodes[node].reason}; the bundle has the API objects only")
         snapshot = snapshot_of(origin, collections, nodes)

@@ -38,7 +38,8 @@ def check_document(document: Any) -> Json:
     if document.get("format") != FORMAT:
         raise NodeError(f"the node's document has format {short(document.get('format'))}; this version reads {FORMAT}")
     _check_total(document.get("maps"))
-    return {**document, **_DOCUMENT(document, "")}
+    more = {name: check(document[name], name) for name, check in _ASKED_FOR.items() if name in document}
+    return {**document, **_DOCUMENT(document, ""), **more}
 
 
 def _check_total(rows: Any) -> None:
@@ -254,6 +255,45 @@ _MAP_ROW = object_of(
     }
 )
 _PIN = object_of({"path": text, "kind": one_of("map", "prog", "link", "unknown"), "id": or_null(_U32), "reason": text})
+
+
+def _lines(value: Any, path: str) -> list[Any]:
+    if isinstance(value, list) and len(value) > MOST_LINES:
+        raise NodeError(f"{_DAMAGED}: {path} has {len(value)} lines; more than {MOST_LINES} are not taken")
+    found: list[Any] = list_of(text)(value, path)
+    return found
+
+
+MOST_LINES = 50_000
+"""Of the agent's log; the reader sends no more."""
+_POSITION = object_of({"inode": _U64, "offset": _U64})
+_FLOW_LOG = object_of(
+    {
+        "path": or_null(text),
+        "lines": _lines,
+        "complete": flag,
+        "left_out": _U64,
+        "seen": _U64,
+        "position": or_null(_POSITION),
+        "files": _lines,
+        "reason": text,
+        "addresses": _lines,
+        "since_ns": number(-(1 << 63), MOST_U64),
+        "all": flag,
+    }
+)
+_AGENT = object_of(
+    {
+        "errors": list_of(object_of({"line": text, "count": _U32, "file": text})),
+        "npa_socket": or_null(flag),
+        "format_marker": or_null(flag),
+        "nf_conntrack_count": or_null(_U64),
+        "nf_conntrack_max": or_null(_U64),
+        "reason": text,
+    }
+)
+_ASKED_FOR = {"flow_log": or_null(_FLOW_LOG), "agent": or_null(_AGENT)}
+"""Sections that are there only where the request asked for them."""
 _DOCUMENT = object_of(
     {
         "format": one_of(FORMAT),

@@ -10,6 +10,8 @@ Request (JSON object)
     pods        [{name, namespace, ips, links, identifiers}]: whose links, pins and conntrack entries to read
     all         true: also every link with clsact, and every map below globals/aws
     conntrack   "none" | "pods" | "all"
+    log         {addresses, since_ns, last_ns, all, most, after, path}: the agent's flow lines, section ``flow_log``
+    agent       true: what the agent's logs complain about, section ``agent``
 
 Answer on stdout: ``NPE1 <length> <sha256>\\n`` and <length> bytes of zlib-compressed JSON, see ``collect``.
 
@@ -19,6 +21,8 @@ Numbers are as the kernel gives them. Byte order: this machine's; addresses are 
 from __future__ import annotations
 
 import binascii
+import calendar
+import collections
 import ctypes
 import errno
 import hashlib
@@ -924,6 +928,352 @@ def open_pin(path: str) -> tuple[str, int | None]:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# The agent's log and run directory
+# ---------------------------------------------------------------------------------------------------------
+
+ROOTS = ("/host", "")
+"""Where the node's files are: below /host in a debug pod, and at / where the reader runs on the node itself."""
+LOG_DIRECTORY = "/var/log/aws-routed-eni"
+AGENT_LOG, SDK_LOG = "network-policy-agent.log", "ebpf-sdk.log"
+RUN_DIRECTORIES = ("/var/run/aws-node", "/run/aws-node")
+"""/var/run is a link to /run, which below /host may lead out of it."""
+LONGEST_LOG_LINE = 2048
+"""Bytes; a flow line has about 300. Longer ones (the agent writes whole rule sets) are passed over."""
+MOST_LOG_LINES = 50_000
+ROTATIONS_MET = 3
+"""Times that the log is read again because it was rotated meanwhile."""
+TAIL_BYTES = 4 << 20
+"""Of each log, what is searched for errors."""
+MOST_ERRORS = 40
+DAY_NS = 86_400 * 10**9
+FLOW_MARK = b"Flow Info"
+FLOW_ADDRESS = re.compile(rb'(?:Src|Dest) IP"?:\s*"?([0-9A-Fa-f.:]+)')
+FLOW_VERDICT = re.compile(rb'Verdict"?:?\s*"?([A-Z/]+)')
+LOG_TIME = re.compile(
+    rb'"(?:ts|timestamp)":\s*"?(?:(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?'
+    rb"(?:Z|([+-])(\d\d):?(\d\d))?|(\d{1,11}(?:\.\d{1,9})?))"
+)
+LOG_LEVEL = re.compile(rb'"level":\s*"(error|warn|fatal|panic|dpanic)"')
+TELLING = re.compile(
+    rb"Pod State Map update failed|BPF map update failed|Failed to Attach (?:Ingress|Egress) TC probe"
+    rb"|Attaching eBPF probe failed for pod|Not found any interface starting with prefixes|supported maximum of 24"
+    rb"|BPF State Recovery failed|One of the policy reconcilers is not ready|Network Policy Mode validation failed"
+    rb"|unable to create/update map entry and ret -1|required BPF map pin missing"
+)
+"""User pain, "Log lines worth grepping", whatever their level is. Not "Target Pod doesn't belong to the current pod
+Identifier": agents that write it do so for every other pod of a policy, with nothing wrong."""
+
+
+def read_flow_log(request: Json, roots: Iterable[str] = ROOTS) -> Json:
+    """Flow lines with one of the addresses, of the log and its rotations, the newest ``most`` of them.
+
+    ``seen``: flow lines of the period with any address. ``left_out``: lines that were wanted and are too many.
+    ``position``: the end of what was read, for ``after`` of the next request.
+    """
+    wanted = LogWanted(request)
+    found: Json = {
+        "path": None, "lines": [], "complete": False, "left_out": 0, "seen": 0, "position": None, "files": [],
+        "reason": "", "addresses": wanted.addresses, "since_ns": wanted.since_ns, "all": wanted.all,
+    }  # fmt: skip
+    folder, name, found["reason"] = _log_folder(str(request.get("path") or ""), roots)
+    if folder is None:
+        return found
+    found["path"] = f"{folder}/{name}"
+    after = request.get("after")
+    for _ in range(ROTATIONS_MET):
+        result = _flow_lines(folder, name, wanted, after if isinstance(after, dict) else None)
+        found.update(result)
+        if not found.pop("rotated"):
+            return found
+    found.update(complete=False, reason=f"{found['path']} was rotated each time while it was read")
+    return found
+
+
+class LogWanted:
+    """What of the log is asked for."""
+
+    def __init__(self, request: Json) -> None:
+        self.addresses = [str(text) for text in request.get("addresses") or ()]
+        self.tokens = {token for text in self.addresses for token in logged_forms(text)}
+        since = int(request.get("since_ns") or 0)
+        last = int(request.get("last_ns") or 0)
+        # The period by the node's own clock: that of the user's machine may be another.
+        self.since_ns = max(since, time.time_ns() - last) if last else since
+        self.all = bool(request.get("all"))
+        self.most = max(1, min(int(request.get("most") or MOST_LOG_LINES), MOST_LOG_LINES))
+
+    def takes(self, line: bytes) -> bool:
+        if not any(token.lower() in self.tokens for token in FLOW_ADDRESS.findall(line)):
+            return False
+        if self.all:
+            return True
+        verdict = FLOW_VERDICT.search(line)
+        return verdict is not None and verdict.group(1) == b"DENY"
+
+
+def logged_forms(text: str) -> Iterator[bytes]:
+    """How the agent may write an address: in IPv4 without the octets at the end that are zero."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    for one in (address, mapped) if mapped else (address,):
+        yield str(one).encode()
+        if one.version == 4:
+            octets = str(one).split(".")
+            while len(octets) > 1 and octets[-1] == "0":
+                octets.pop()
+            yield ".".join(octets).encode()
+
+
+def _log_folder(path: str, roots: Iterable[str]) -> tuple[str | None, str, str]:
+    """(directory as seen from here, name of the log, why there is none)."""
+    folder, name = path.rsplit("/", 1) if path.startswith("/") and path.endswith(".log") else (LOG_DIRECTORY, AGENT_LOG)
+    reasons = []
+    for root in roots:
+        try:
+            os.listdir(root + folder)  # noqa: PTH208 - whether it can be listed is what is asked
+            return root + folder, name, ""
+        except OSError as error:
+            reasons.append(f"{root}{folder}: {describe(error)}")
+    return None, name, "; ".join(reasons)
+
+
+def _rotations(folder: str, name: str) -> list[str]:
+    """Names of the rotated logs, the newest first: `<name>-<time>.log`, or packed with `.gz` (lumberjack)."""
+    stem, dot, ending = name.rpartition(".")
+    pattern = re.compile(
+        re.escape(stem) + r"-(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3})" + re.escape(dot + ending) + r"(\.gz)?"
+    )
+    found: dict[str, str] = {}
+    for entry in sorted(os.listdir(folder)):  # noqa: PTH208
+        match = pattern.fullmatch(entry)
+        # While it is packed both are there, and the packed one is not whole.
+        if match and not (match.group(1) in found and match.group(2)):
+            found[match.group(1)] = entry
+    return [found[when] for when in sorted(found, reverse=True)]
+
+
+def _flow_lines(folder: str, name: str, wanted: LogWanted, after: Json | None) -> Json:
+    """One reading: the log itself first, then its rotations, until one ended before the period."""
+    result: Json = {
+        "lines": [],
+        "left_out": 0,
+        "seen": 0,
+        "position": None,
+        "files": [],
+        "rotated": False,
+        "reason": "",
+    }
+    path, reasons, inode = f"{folder}/{name}", [], None
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            inode = status.st_ino
+            same = after is not None and after.get("inode") == inode and 0 <= int(after["offset"]) <= status.st_size
+            file.seek(int(after["offset"]) if after is not None and same else 0)
+            result["position"] = {"inode": inode, "offset": _take(file, wanted, result, whole=False)}
+            result["files"].append(name)
+    except FileNotFoundError:
+        same = False
+    except OSError as error:
+        reasons.append(f"{path}: {describe(error)}")
+        same = False
+    if not same:
+        reasons += _older_lines(folder, name, wanted, after, inode, result)
+    if not result["files"] and not reasons:
+        reasons.append(f"{path} does not exist")
+    try:
+        result["rotated"] = inode is not None and os.stat(path).st_ino != inode  # noqa: PTH116
+    except OSError:
+        result["rotated"] = inode is not None
+    result["reason"] = "; ".join(reasons)
+    result["complete"] = not reasons and not result["left_out"]
+    return result
+
+
+def _older_lines(
+    folder: str, name: str, wanted: LogWanted, after: Json | None, inode: int | None, result: Json
+) -> list[str]:
+    """Of the rotations; with ``after`` those since then. Returns what could not be read."""
+    reasons: list[str] = []
+    for entry in _rotations(folder, name):
+        path = f"{folder}/{entry}"
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino == inode:
+                    continue
+                if status.st_mtime_ns < wanted.since_ns:
+                    return reasons
+                if len(result["lines"]) >= wanted.most:
+                    return [*reasons, f"{entry} and older ones were not read: there are enough lines"]
+                last = after is not None and after.get("inode") == status.st_ino
+                if after is not None and not last and entry.endswith(".gz"):
+                    return [*reasons, f"the log was rotated and packed meanwhile: {entry} was not read"]
+                if last and after is not None:
+                    file.seek(max(0, int(after["offset"])))
+                _take(_unpacked(file) if entry.endswith(".gz") else file, wanted, result, whole=True)
+                result["files"].append(entry)
+                if last:
+                    return reasons
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            reasons.append(f"{path}: {describe(error)}")
+    if after is not None:
+        reasons.append("where the last reading ended is gone: the log was rotated more often than it is kept")
+    return reasons
+
+
+def _unpacked(file: Any) -> Any:
+    import gzip
+    import io
+
+    return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
+
+
+def _take(file: Any, wanted: LogWanted, result: Json, whole: bool) -> int:
+    """Put the lines of a file, which is older than what is there, in front. Returns the offset after its last whole
+    line; ``whole``: the file has an end, and its last line needs no newline."""
+    room = wanted.most - len(result["lines"])
+    kept: collections.deque[str] = collections.deque(maxlen=max(0, room))
+    offset, found = int(file.tell()), 0
+    for line, length in log_lines(file, whole):
+        offset += length
+        if FLOW_MARK not in line:
+            continue
+        when = line_time(line)
+        if when is not None and when < wanted.since_ns:
+            continue
+        result["seen"] += 1
+        if wanted.takes(line):
+            found += 1
+            kept.append(line.decode("utf-8", "replace").strip())
+    result["left_out"] += found - len(kept)
+    result["lines"][:0] = kept
+    return offset
+
+
+def log_lines(file: Any, whole: bool) -> Iterator[tuple[bytes, int]]:
+    """(line, bytes it takes in the file); of a line that is too long an empty one."""
+    while True:
+        line = file.readline(LONGEST_LOG_LINE)
+        length = len(line)
+        if not line.endswith(b"\n") and length == LONGEST_LOG_LINE:
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(1 << 16)
+                length += len(rest)
+            if not rest and not whole:
+                return
+            yield b"", length
+            continue
+        if not line or (not line.endswith(b"\n") and not whole):
+            # The agent is in the middle of a line: the next reading has it whole.
+            return
+        yield line, length
+
+
+def line_time(line: bytes) -> int | None:
+    """``ts`` or ``timestamp`` of a line, in ns since the epoch; None where it has none."""
+    found = LOG_TIME.search(line)
+    if found is None:
+        return None
+    if found.group(11):
+        return int(float(found.group(11)) * 1e9)
+    try:
+        seconds = calendar.timegm(tuple(int(found.group(index)) for index in range(1, 7)))
+    except (ValueError, OverflowError):
+        return None
+    if found.group(8):
+        offset = int(found.group(9)) * 3600 + int(found.group(10)) * 60
+        seconds += -offset if found.group(8) == b"+" else offset
+    return seconds * 10**9 + int((found.group(7) or b"0").ljust(9, b"0"))
+
+
+def read_agent(roots: Iterable[str] = ROOTS) -> Json:
+    """What the agent complains about, what is in its run directory, and the node's own conntrack."""
+    roots = tuple(roots)
+    found: Json = {"errors": [], "npa_socket": None, "format_marker": None, "reason": ""}
+    reasons = []
+    folder, _, reason = _log_folder("", roots)
+    if folder is None:
+        reasons.append(reason)
+    else:
+        found["errors"], unread = _log_errors(folder)
+        reasons += unread
+    run = next((r + d for r in roots for d in RUN_DIRECTORIES if os.path.isdir(r + d)), None)  # noqa: PTH112
+    if run is None:
+        reasons.append(f"{RUN_DIRECTORIES[0]} was not found")
+    else:
+        found["npa_socket"] = os.path.exists(f"{run}/npa.sock")  # noqa: PTH110
+        found["format_marker"] = os.path.exists(f"{run}/.npa_format_v2")  # noqa: PTH110
+    for name in ("nf_conntrack_count", "nf_conntrack_max"):
+        found[name] = _number_in(f"/proc/sys/net/netfilter/{name}")
+    found["reason"] = "; ".join(reasons)
+    return found
+
+
+def _number_in(path: str) -> int | None:
+    try:
+        with open(path, "rb") as file:
+            return int(file.read(32))
+    except (OSError, ValueError):
+        return None
+
+
+def _log_errors(folder: str) -> tuple[list[Json], list[str]]:
+    """(complaints of the last 24 hours, the newest first, equal ones once; what could not be read)."""
+    since = time.time_ns() - DAY_NS
+    newest: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
+    unread = []
+    for name in (AGENT_LOG, SDK_LOG):
+        path = f"{folder}/{name}"
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_mtime_ns < since:
+                    continue
+                start = max(0, status.st_size - TAIL_BYTES)
+                file.seek(start)
+                # What the first line lost is not known: it is passed over.
+                lines = log_lines(file, whole=True)
+                for number, (line, _) in enumerate(lines):
+                    when = line_time(line)
+                    if (start and not number) or not _complains(line) or (when is not None and when < since):
+                        continue
+                    key = complaint(line), name
+                    counts[key] = counts.get(key, 0) + 1
+                    newest[key] = when or status.st_mtime_ns
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unread.append(f"{path}: {describe(error)}")
+    order = sorted(newest, key=lambda key: newest[key], reverse=True)[:MOST_ERRORS]
+    return [{"line": line, "count": counts[line, name], "file": name} for line, name in order], unread
+
+
+def _complains(line: bytes) -> bool:
+    return FLOW_MARK not in line and (LOG_LEVEL.search(line) is not None or TELLING.search(line) is not None)
+
+
+def complaint(line: bytes) -> str:
+    """The line without what differs each time: `error: unable to update map (error: permission denied)`."""
+    text = line.decode("utf-8", "replace").strip()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return LOG_TIME.sub(b"", line).decode("utf-8", "replace").strip()[:300]
+    plain = ("level", "ts", "timestamp", "logger", "caller", "msg", "stacktrace")
+    rest = ", ".join(f"{name}: {value}" for name, value in found.items() if name not in plain)
+    said = f"{found.get('level', '')}: {found.get('msg', '')}" + (f" ({rest})" if rest else "")
+    return " ".join(said.split())[:300]
+
+
+# ---------------------------------------------------------------------------------------------------------
 # The document
 # ---------------------------------------------------------------------------------------------------------
 
@@ -955,6 +1305,11 @@ def collect(request: Json, bpffs_paths: Iterable[str] = BPFFS_PATHS) -> Json:
     _collect_objects(document, report)
     if document["maps"] is not None:
         _collect_contents(document, report, request, pods, pod_ips)
+    # After the maps: a line about the rules that were read is then there, rather than the rules of a line.
+    if isinstance(request.get("log"), dict):
+        document["flow_log"] = report.attempt("flow_log", read_flow_log, request["log"])
+    if request.get("agent"):
+        document["agent"] = report.attempt("agent", read_agent)
     document["notes"], document["errors"] = report.notes, report.errors
     document["clock"]["end"] = clocks()
     return document

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import errno
+import gzip
 import ipaddress
 import json
+import os
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_netpol.errors import NodeError
 from kubectl_netpol.node import reader
 from kubectl_netpol.node.document import check_document
 
@@ -348,3 +352,272 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
 )
 def test_xdp_programs_of_a_link(fields: dict[int, bytes], programs: list[int]) -> None:
     assert reader._xdp_programs(fields) == programs
+
+
+# ---- the agent's log
+
+LOGS = "var/log/aws-routed-eni"
+NOW = 1_767_323_045
+
+
+def flow_line(source: str, destination: str, verdict: str = "DENY", second: int = 0) -> str:
+    msg = (
+        f"Flow Info: Src IP: {source} Src Port: 4 Dest IP: {destination} Dest Port: 80 Proto TCP "
+        f"Verdict {verdict} Direction egress, Tier DEFAULT"
+    )
+    return json.dumps({"level": "info", "ts": f"2026-01-02T03:04:{second:02d}.000Z", "msg": msg}, separators=(",", ":"))
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    folder = tmp_path / "host" / LOGS
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_log(folder: Path, *lines: str | bytes, name: str = reader.AGENT_LOG, mtime: int = NOW) -> Path:
+    path = folder / name
+    data = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    os.utime(path, (mtime, mtime))
+    return path
+
+
+def flow_log(folder: Path, *addresses: str, **more: Any) -> dict[str, Any]:
+    root = str(folder).removesuffix("/" + LOGS)
+    found = reader.read_flow_log({"addresses": addresses or ("10.0.0.1",), **more}, (root, ""))
+    assert check_document({**sound_document(), "flow_log": found})["flow_log"] == found
+    return found
+
+
+def sound_document() -> dict[str, Any]:
+    from tests.unit.builders import document
+
+    return document()
+
+
+def rotated(second: int, ending: str = "") -> str:
+    return f"network-policy-agent-2026-01-02T03-04-{second:02d}.000.log{ending}"
+
+
+def test_flow_lines_of_an_address_and_of_no_longer_one(logs: Path) -> None:
+    mine = [flow_line("10.0.0.1", "10.0.0.9"), flow_line("10.0.0.9", "10.0.0.1", second=1)]
+    other = [flow_line("10.0.0.12", "10.0.0.9"), flow_line("110.0.0.1", "10.0.0.19"), "{}", '{"msg":"10.0.0.1 DENY"}']
+    write_log(logs, mine[0], *other, mine[1])
+    found = flow_log(logs)
+    assert (found["lines"], found["seen"], found["complete"], found["reason"]) == (mine, 4, True, "")
+    assert found["files"] == [reader.AGENT_LOG]
+
+
+def test_zero_octets_at_the_end_are_not_written_by_the_agent(logs: Path) -> None:
+    lines = [flow_line("10.0.5", "10"), flow_line("10", "10.0.5.1"), flow_line("10.0.5.0", "1.1.1.1")]
+    write_log(logs, *lines)
+    assert flow_log(logs, "10.0.5.0")["lines"] == [lines[0], lines[2]]
+    assert flow_log(logs, "10.0.0.0")["lines"] == lines[:2]
+
+
+def test_lines_of_ipv6_and_of_older_agents(logs: Path) -> None:
+    old = '{"timestamp":"x","msg":"Flow Info:  ","Src IP":"10.0.5","Src Port":1,"Dest IP":"2","Verdict":"DENY"}'
+    six = flow_line("2001:DB8::1", "2001:db8::12")
+    write_log(logs, old, six)
+    assert flow_log(logs, "10.0.5.0")["lines"] == [old]
+    assert flow_log(logs, "2001:db8::1")["lines"] == [six]
+    assert flow_log(logs, "2001:db8::")["lines"] == []
+
+
+def test_accepted_flows_are_asked_for(logs: Path) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", "ACCEPT"), flow_line("10.0.0.1", "10.0.0.9")]
+    write_log(logs, *lines)
+    assert flow_log(logs)["lines"] == lines[1:]
+    assert flow_log(logs, all=True)["lines"] == lines
+
+
+def test_the_newest_lines_are_kept_and_the_others_counted(logs: Path) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", second=second) for second in range(6)]
+    write_log(logs, *lines[2:])
+    write_log(logs, *lines[:2], name=rotated(1))
+    assert flow_log(logs)["lines"] == lines
+    found = flow_log(logs, most=3)
+    assert (found["lines"], found["left_out"], found["complete"]) == (lines[3:], 1, False)
+    assert "older ones were not read" in found["reason"]
+
+
+def test_only_lines_of_the_period_and_no_older_files(logs: Path) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", second=second) for second in range(4)]
+    write_log(logs, *lines[2:])
+    write_log(logs, *lines[:2], name=rotated(1), mtime=NOW - 3600)
+    since = (NOW - NOW % 60 + 3) * 10**9
+    found = flow_log(logs, since_ns=since)
+    assert (found["lines"], found["seen"], found["files"]) == (lines[3:], 1, [reader.AGENT_LOG])
+    assert flow_log(logs, last_ns=1)["lines"] == []
+    assert flow_log(logs, last_ns=1)["since_ns"] > NOW * 10**9
+
+
+def test_rotations_are_read_the_newest_first(logs: Path) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", second=second) for second in range(3)]
+    write_log(logs, lines[2])
+    write_log(logs, lines[1], name=rotated(2))
+    write_log(logs, "half of it", name=rotated(2, ".gz"))
+    write_log(logs, lines[0], name=rotated(1, ".gz"))
+    write_log(logs, lines[0], name="network-policy-agent-old.log")
+    found = flow_log(logs)
+    assert (found["lines"], found["complete"]) == (lines, True)
+    assert found["files"] == [reader.AGENT_LOG, rotated(2), rotated(1, ".gz")]
+
+
+def test_a_damaged_rotation_is_named(logs: Path) -> None:
+    write_log(logs, flow_line("10.0.0.1", "10.0.0.9"))
+    packed = write_log(logs, *[flow_line("10.0.0.1", str(n)) for n in range(99)], name=rotated(1, ".gz"))
+    packed.write_bytes(packed.read_bytes()[:-40])
+    found = flow_log(logs)
+    assert len(found["lines"]) == 1
+    assert not found["complete"] and rotated(1, ".gz") in found["reason"]
+
+
+def test_long_and_broken_lines_are_passed_over(logs: Path) -> None:
+    mine = flow_line("10.0.0.1", "10.0.0.9")
+    broken = mine.encode().replace(b"egress", b"\xff\xfe")
+    write_log(logs, "x" * 300_000 + mine, b"\xff" * 100, mine, broken, "", "y" * reader.LONGEST_LOG_LINE, mine)
+    found = flow_log(logs)
+    assert found["lines"] == [mine, broken.decode("utf-8", "replace"), mine]
+    assert found["position"]["offset"] == (logs / reader.AGENT_LOG).stat().st_size
+
+
+def test_the_next_reading_goes_on_where_the_last_one_ended(logs: Path) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", second=second) for second in range(4)]
+    path = write_log(logs, lines[0])
+    with path.open("a") as file:
+        file.write(lines[1][:50])
+    first = flow_log(logs)
+    assert first["lines"] == lines[:1]
+    with path.open("a") as file:
+        file.write(lines[1][50:] + "\n")
+    second = flow_log(logs, after=first["position"])
+    assert second["lines"] == lines[1:2]
+    path.rename(logs / rotated(1))
+    with (logs / rotated(1)).open("a") as file:
+        file.write(lines[2] + "\n")
+    write_log(logs, lines[3])
+    third = flow_log(logs, after=second["position"])
+    assert (third["lines"], third["complete"]) == (lines[2:], True)
+    assert flow_log(logs, after=third["position"])["lines"] == []
+    lost = flow_log(logs, after={"inode": 1, "offset": 0})
+    assert not lost["complete"] and "rotated more often" in lost["reason"]
+
+
+def test_a_log_that_is_rotated_while_it_is_read_is_read_again(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [flow_line("10.0.0.1", "10.0.0.9", second=second) for second in range(2)]
+    path = write_log(logs, lines[0])
+    whole, times = reader._take, []
+
+    def take(*arguments: Any, **more: Any) -> int:
+        if not times:
+            path.rename(logs / rotated(1))
+            write_log(logs, lines[1])
+        times.append(1)
+        return whole(*arguments, **more)
+
+    monkeypatch.setattr(reader, "_take", take)
+    found = flow_log(logs)
+    assert (found["lines"], found["complete"]) == (lines, True)
+
+
+def test_where_there_is_no_log(logs: Path, tmp_path: Path) -> None:
+    found = flow_log(logs)
+    assert (found["lines"], found["complete"], found["path"]) == ([], False, f"{logs}/{reader.AGENT_LOG}")
+    assert "does not exist" in found["reason"]
+    nowhere = reader.read_flow_log({"addresses": ["10.0.0.1"]}, (str(tmp_path / "no"), str(tmp_path / "none")))
+    assert nowhere["path"] is None and not nowhere["complete"]
+    assert nowhere["reason"].count("ENOENT") == 2
+    other = tmp_path / "host" / "opt"
+    other.mkdir()
+    write_log(other, flow_line("10.0.0.1", "10.0.0.9"), name="np.log")
+    assert len(flow_log(logs, path="/opt/np.log")["lines"]) == 1
+
+
+def test_a_log_that_may_not_be_read_is_said(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(logs, flow_line("10.0.0.1", "10.0.0.9"))
+
+    def refused(*_: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(reader, "open", refused, raising=False)
+    found = flow_log(logs)
+    assert (found["complete"], found["lines"]) == (False, [])
+    assert "EACCES" in found["reason"]
+
+
+def agent_line(level: str, msg: str, when: int, **more: Any) -> str:
+    return json.dumps({"level": level, "ts": when, "caller": "x.go:1", "msg": msg, **more}, separators=(",", ":"))
+
+
+def test_what_the_agent_complains_about(logs: Path, tmp_path: Path) -> None:
+    now = int(time.time())
+    write_log(
+        logs,
+        agent_line("error", "old", now - 90_000),
+        agent_line("error", "BPF map update failed", now - 50, error="no space"),
+        agent_line("error", "BPF map update failed", now - 40, error="no space"),
+        agent_line("info", "all is well", now - 30),
+        agent_line("info", "Ingress Pod State Map update failed: x", now - 20),
+        agent_line("error", "Flow Info: Src IP: 1 Verdict DENY", now - 10),
+        mtime=now,
+    )
+    write_log(logs, agent_line("warn", "\x1b[31m", now - 5), mtime=now, name=reader.SDK_LOG)
+    run = tmp_path / "host/run/aws-node"
+    run.mkdir(parents=True)
+    (run / "npa.sock").touch()
+    found = reader.read_agent((str(tmp_path / "host"), str(tmp_path / "none")))
+    assert found["errors"] == [
+        {"line": "warn: \x1b[31m", "count": 1, "file": "ebpf-sdk.log"},
+        {"line": "info: Ingress Pod State Map update failed: x", "count": 1, "file": "network-policy-agent.log"},
+        {"line": "error: BPF map update failed (error: no space)", "count": 2, "file": "network-policy-agent.log"},
+    ]
+    assert (found["npa_socket"], found["format_marker"], found["reason"]) == (True, False, "")
+    checked = check_document({**sound_document(), "agent": found})["agent"]
+    assert checked["errors"][0]["line"] == "warn: \N{REPLACEMENT CHARACTER}[31m"
+
+
+def test_an_agent_that_leaves_no_trace(tmp_path: Path) -> None:
+    found = reader.read_agent((str(tmp_path),))
+    assert (found["errors"], found["npa_socket"], found["format_marker"]) == ([], None, None)
+    assert "ENOENT" in found["reason"] and "/var/run/aws-node was not found" in found["reason"]
+
+
+def test_only_the_end_of_a_long_log_is_searched(logs: Path, tmp_path: Path) -> None:
+    now = int(time.time())
+    first, last = agent_line("error", "first", now), agent_line("error", "last", now)
+    whole = "z" * 200 + " BPF map update failed"
+    write_log(logs, first, *[whole] * (reader.TAIL_BYTES // len(whole)), last, mtime=now)
+    found = reader.read_agent((str(tmp_path / "host"),))
+    # Nor is the line that begins before it, of which only the rest was read.
+    assert {one["line"] for one in found["errors"]} == {whole, "error: last"}
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "field"),
+    [
+        ("flow_log", {"lines": ["a", 1]}, r"flow_log.lines\[1\]"),
+        ("flow_log", {"lines": ["a"] * 50_001}, "flow_log.lines has 50001 lines"),
+        ("flow_log", {"left_out": -1}, "flow_log.left_out"),
+        ("flow_log", {"position": {"inode": 1}}, "flow_log.position.offset is missing"),
+        ("flow_log", {"complete": 1}, "flow_log.complete"),
+        ("agent", {"errors": [{"line": "x", "count": "1", "file": ""}]}, r"agent.errors\[0\].count"),
+        ("agent", {"npa_socket": 0}, "agent.npa_socket"),
+        ("agent", {"nf_conntrack_max": "x"}, "agent.nf_conntrack_max"),
+    ],
+)
+def test_a_wrong_field_of_the_new_sections_is_named(section: str, change: dict[str, Any], field: str) -> None:
+    sound = {"flow_log": reader.read_flow_log({}, ()), "agent": reader.read_agent(())}[section]
+    check_document({**sound_document(), section: sound})
+    with pytest.raises(NodeError, match=field):
+        check_document({**sound_document(), section: {**sound, **change}})
+
+
+def test_the_sections_are_there_where_they_are_asked_for() -> None:
+    assert {"flow_log", "agent"}.isdisjoint(reader.collect({}, ()))
+    found = reader.collect({"log": {"addresses": []}, "agent": True}, ())
+    assert {"flow_log", "agent"} <= set(found)
+    broken = reader.collect({"log": {"since_ns": "x"}}, ())
+    assert broken["flow_log"] is None
+    assert [one["what"] for one in broken["errors"] if one["what"] == "flow_log"]
