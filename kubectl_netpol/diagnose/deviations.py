@@ -73,6 +73,7 @@ CODES = {
     "ICMPV6": "ICMPv6 always passes",
     "SHARED_IDENTIFIER": "pods that share a pod identifier share their rules",
     "BASELINE_DEAD": "Baseline rules are not asked where any NetworkPolicy applies to the pod",
+    "STRICT_MODE": "in strict enforcing mode a pod that no policy concerns is closed",
     "OWN_NODE": "the own node passes, and rules whose block begins with its address are left out",
 }
 """All codes, with the rule behind each. ``NOT_RESOLVED_YET`` is the one that passes by itself."""
@@ -156,6 +157,8 @@ def of_agent(ends: Ends, resolved: Verdict, expected: Verdict, maps: ExpectedMap
         return [Deviation(expected.code, expected.why, between)]
     if not _differ(resolved, expected):
         return []
+    if not maps.listed:
+        return [Deviation("STRICT_MODE", expected.why, between)]
     if expected.code == "CUT_OFF":
         # Agents after 1.4.2 always leave out the same.
         return [Deviation(expected.code, expected.why, between)]

@@ -13,6 +13,7 @@ from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY, POLICIES_
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import DirectionView, PodKernel
 from kubectl_netpol.policy import agent, endpoints
+from kubectl_netpol.policy.cni import cni_of
 from kubectl_netpol.policy.world import World, on_host_network
 
 Json = dict[str, Any]
@@ -30,6 +31,8 @@ class DirectionReport:
     summary: str
     agrees: bool | None
     """Every row is fine; None: something could not be read."""
+    mode: str = ""
+    """The enforcing mode; empty where it was not read."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -76,7 +79,9 @@ def _by_api(
         why = f"not read: {alignment.reason}" if alignment.reason else unknown
         summary = f"{what}, as far as the API could be read: {why}"
         return DirectionReport(direction, None, alignment, tiers, summary, None)
-    summary = what if beyond else f"{what}, and the PolicyEndpoints say the same"
+    closed = not (alignment.policies or beyond) and cni_of(world).mode == "strict"
+    what += CLOSED_BY_MODE if closed else ""
+    summary = what if beyond or closed else f"{what}, and the PolicyEndpoints say the same"
     return DirectionReport(direction, None, alignment, tiers, summary, True)
 
 
@@ -194,7 +199,7 @@ class _Direction:
     pins_unread: bool
 
     def made(self, summary: str, agrees: bool | None) -> DirectionReport:
-        return DirectionReport(self.direction, self.view, self.alignment, self.tiers, summary, agrees)
+        return DirectionReport(self.direction, self.view, self.alignment, self.tiers, summary, agrees, self.mode)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -207,6 +212,11 @@ class _Direction:
     @property
     def beyond(self) -> tuple[str, ...]:
         return _beyond_yaml(self.pod, self.direction, self.alignment, self.world)
+
+    @property
+    def mode(self) -> str:
+        """The enforcing mode; empty where it was not read."""
+        return cni_of(self.world).mode
 
     @property
     def restricted(self) -> bool:
@@ -250,9 +260,10 @@ class _Direction:
         if self.restricted:
             return states[0] == POLICIES_APPLIED or (None if endpoints.only_elsewhere(self.world, self.pod) else False)
         if states[0] == DEFAULT_DENY:
-            # Right in strict mode, wrong in standard mode: which one it is was not read.
-            return None
+            return {"strict": True, "standard": False}.get(self.mode)
         if self._wrong_state(view, states):
+            return False
+        if states[0] == DEFAULT_ALLOW and self.mode == "strict":
             return False
         return states[0] == DEFAULT_ALLOW or (states[0] == POLICIES_APPLIED and _lets_all_through(view))
 
@@ -280,7 +291,7 @@ class _Direction:
             return f"{what}; the kernel was not read: {view.reason}"
         if agrees:
             seen = ", as far as tc shows (what runs before tc filters was not read)" if view.tcx_unread else ""
-            return f"{what}, and the kernel agrees{seen}"
+            return f"{what}{self._by_mode(view)}, and the kernel agrees{seen}"
         if alignment.reason:
             return f"{what}, as far as the API could be read: not read: {alignment.reason}"
         name = self.direction.program_name
@@ -290,6 +301,12 @@ class _Direction:
             replies = "" if self.restricted else ", and replies to what passes here are not known as replies"
             return f"{what}, but no {name} filter is attached: nothing is filtered{replies}"
         return f"{what}, {self._problem(view)}"
+
+    def _by_mode(self, view: DirectionView) -> str:
+        """What strict mode makes of a pod that no policy concerns."""
+        held = view.maps.get("pod_state")
+        states = (held.states if held else None) or {}
+        return "" if self.restricted or states.get(0) != DEFAULT_DENY else CLOSED_BY_MODE
 
     def _problem(self, view: DirectionView) -> str:
         wrong = next((found for found in view.differences if found.code in WRONG_ATTACHMENT), None)
@@ -311,8 +328,8 @@ class _Direction:
             return "and its map could not be compared: see STATUS"
         if bad:
             return f"but {_differ(bad, self.alignment, self.tiers)}"
-        if not self.restricted and states.get(0) == DEFAULT_DENY:
-            return STRICT
+        if not self.restricted and states.get(0) == DEFAULT_DENY and self.mode != "strict":
+            return "but the pod state is DEFAULT_DENY, and the enforcing mode is standard" if self.mode else STRICT
         unread = incomplete(view)
         if unread and self._states_agree(view):
             return f"and the kernel could not be compared: {unread}"
@@ -322,6 +339,8 @@ class _Direction:
         if odd and not self.restricted:
             return f"but {odd}"
         text = f"but the pod state is {STATE_NAMES.get(states[0], states[0])}"
+        if not self.restricted and states[0] == DEFAULT_ALLOW:
+            return f"{text}, and the enforcing mode is strict"
         if not self.restricted and states[0] == POLICIES_APPLIED:
             text += ", and no entry of the map lets everybody through"
         return text
@@ -354,6 +373,7 @@ def _lets_all_through(view: DirectionView) -> bool | None:
     return any(entry.prefix.prefixlen == 0 and (PROTOCOL_ANY, 0, 0) in entry.slots for entry in rules.lpm.entries)
 
 
+CLOSED_BY_MODE = ", and closed by the strict enforcing mode"
 STRICT = (
     "and the pod state is DEFAULT_DENY: right where NETWORK_POLICY_ENFORCING_MODE is strict, and wrong in standard "
     "mode; which one it is was not read"
@@ -369,7 +389,7 @@ def why_unknown(found: DirectionReport) -> str:
         return found.alignment.reason or "the kernel was not read"
     states = view.maps.get("pod_state")
     unread = f"the pod state could not be read: {states.reason}" if states and states.states is None else ""
-    if states and states.states and states.states.get(0) == DEFAULT_DENY:
+    if states and states.states and states.states.get(0) == DEFAULT_DENY and not found.mode:
         unread = STRICT.removeprefix("and ")
     rows = next((row.note for row in found.rows if row.status is Status.UNKNOWN), "")
     return view.reason or found.alignment.reason or view.generation_reason or unread or incomplete(view) or rows

@@ -170,9 +170,19 @@ def _filled(view: MapView, maps: ExpectedMaps, tables: Mapping[str, LpmTable], d
 
 
 def verdict(
-    maps: ExpectedMaps, flow: Flow, like: Mapping[str, MapView], default: int = layouts.DEFAULT_ALLOW
+    maps: ExpectedMaps,
+    flow: Flow,
+    like: Mapping[str, MapView],
+    default: int = layouts.DEFAULT_ALLOW,
+    *,
+    strict: bool = False,
 ) -> Verdict:
-    """What the datapath would decide for a new flow if the agent had written all as it should."""
+    """What the datapath would decide for a new flow if the agent had written all as it should.
+
+    ``strict``: the enforcing mode is known to be strict, so that a pod that no policy concerns is closed.
+    """
+    if not maps.listed and strict:
+        return _closed(maps, flow, like)
     if not maps.listed:
         why = "no PolicyEndpoint concerns the pod's identifier: the agent leaves the pod to the enforcing mode"
         return Verdict(LAYER, Decision.NONE, "NOT_LISTED", why)
@@ -251,6 +261,20 @@ def _cut_for_good(rules: ExpectedMaps, flow: Flow, found: Verdict) -> Verdict:
 
 def _outcome(found: Verdict) -> str:
     return f"{found.word} ({found.why})"
+
+
+STRICT = "the enforcing mode is strict, and a pod that no policy concerns is closed in it"
+
+
+def _closed(maps: ExpectedMaps, flow: Flow, like: Mapping[str, MapView]) -> Verdict:
+    """Of a pod that no policy concerns, in strict mode (agent facts 5.10)."""
+    node = next((prefix for prefix in maps.rules if prefix == host_network(flow.peer(maps.direction))), None)
+    if node is not None:
+        why = f"{STRICT}; whether its own node may talk to it depends on whether a policy concerned it before"
+        return Verdict(LAYER, Decision.UNKNOWN, "STRICT_NODE", why)
+    views = as_views(maps, like, LpmTable(()), layouts.DEFAULT_DENY)
+    found = kernel_verdict.decide(LAYER, maps.direction, replace(flow, source_port=None), views)
+    return replace(found, why=STRICT) if found.decision is Decision.DENY else found
 
 
 def _candidates(

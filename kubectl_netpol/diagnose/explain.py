@@ -10,10 +10,10 @@ from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Status
 from kubectl_netpol.diagnose.direction import DirectionReport, why_unknown
 from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.layers import (
-    STRICT_MODE,
     Cause,
     LegVerdict,
     judge,
+    mode_note,
     node_views,
     pod_kernel,
     with_answer,
@@ -86,7 +86,7 @@ def _flow(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...])
     decision, cause = _overall(legs)
     return Explanation(
         pod=plan.pod,
-        answer=_flow_answer(plan, legs, decision),
+        answer=_flow_answer(plan, legs, decision, mode_note(world)),
         decision=decision,
         cause=cause,
         kernel=pod_kernel(plan.pod, views),
@@ -221,7 +221,7 @@ def _overall(legs: tuple[LegVerdict, ...]) -> tuple[Decision, Cause]:
     return Decision.ALLOW, differing
 
 
-def _flow_answer(plan: Plan, legs: tuple[LegVerdict, ...], decision: Decision) -> str:
+def _flow_answer(plan: Plan, legs: tuple[LegVerdict, ...], decision: Decision, mode: str) -> str:
     flow = plan.legs[0].ends.flow
     between = f"{plan.source_text} -> {plan.destination_text} {flow.port_text}"
     word = {Decision.ALLOW: "ALLOW", Decision.DENY: "DROP"}.get(decision, "UNKNOWN")
@@ -230,7 +230,7 @@ def _flow_answer(plan: Plan, legs: tuple[LegVerdict, ...], decision: Decision) -
     api = plan.question.api_only
     source, tail = (" by the API objects alone", " Nodes were not read (--api-only).") if api else ("", "")
     if api and decision is Decision.ALLOW and any(leg.by_mode for leg in legs):
-        tail += f" {STRICT_MODE}"
+        tail += mode
     if decision is Decision.DENY:
         behind = backends_text(legs)
         although = ", although the YAML allows it" if _intended(leg) is Decision.ALLOW else ""

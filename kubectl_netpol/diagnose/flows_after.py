@@ -17,6 +17,7 @@ from kubectl_netpol.model.kernel import DirectionView, InterfaceView, MapView, P
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.changes import Hypothesis
+from kubectl_netpol.policy.cni import cni_of
 from kubectl_netpol.policy.world import World, name_of, namespace_of, on_host_network, pod_ips, ref
 
 Json = dict[str, Any]
@@ -74,6 +75,7 @@ class _Rules:
     def __init__(self, pod: Json, before: World, hypothesis: Hypothesis) -> None:
         self.pod, self.before, self.after = pod, before, hypothesis.world
         self.changed = hypothesis.namespaces
+        self.strict = cni_of(before).mode == "strict"
         self._known: dict[tuple[Any, ...], tuple[Verdict, Verdict]] = {}
 
     def judged(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
@@ -159,7 +161,7 @@ class _Rules:
         key = id(pod), direction, ifindex, asked
         if key not in self._known:
             was, found = (
-                expected.verdict(expected_maps(pod, direction, world), asked, like, default)
+                expected.verdict(expected_maps(pod, direction, world), asked, like, default, strict=self.strict)
                 for world in (self.before, self.after)
             )
             self._known[key] = was, found

@@ -22,6 +22,7 @@ from kubectl_netpol.model.kernel import Difference, DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.policy import endpoints, tiers
+from kubectl_netpol.policy.cni import cni_of
 from kubectl_netpol.policy.nearmiss import NearMiss, near_misses
 from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips, ref
 
@@ -77,7 +78,7 @@ class LegVerdict:
 
     @property
     def by_mode(self) -> bool:
-        """Whether no policy concerns the pod, so that the enforcing mode, which was not read, decides."""
+        """Whether no policy concerns the pod, so that the enforcing mode decides."""
         return self.verdict(Layer.EXPECTED).code in ("NOT_LISTED", "DEFAULT_ALLOW", "DEFAULT_DENY")
 
     @property
@@ -129,6 +130,13 @@ BY_DESIGN = ("ICMPV6", "OTHER_FAMILY")
 API_ONLY = "--api-only: nodes were not read"
 """Why the kernel's layers are unknown where nobody wanted to know them."""
 STRICT_MODE = "In strict enforcing mode a pod that no policy concerns is closed; which mode it is was not read."
+
+
+def mode_note(world: World) -> str:
+    """A sentence for an answer by the API alone about a pod that no policy concerns; empty where the mode is known."""
+    return "" if cni_of(world).mode else f" {STRICT_MODE}"
+
+
 ORDER = (Layer.INTENT, Layer.ENDPOINTS, Layer.EXPECTED, Layer.PINNED, Layer.ATTACHED, Layer.CONNTRACK)
 """The layers as they follow from each other."""
 
@@ -172,7 +180,7 @@ def judge(
     established = conntrack_layer.verdict(leg, kernel, reason, attached)
     verdicts = (*api, pinned, attached, established)
     cause, between = _compare((*api, pinned, attached), found)
-    if attached.code == "DEFAULT_DENY" and resolved.decision is Decision.ALLOW:
+    if attached.code == "DEFAULT_DENY" and resolved.decision is Decision.ALLOW and not cni_of(world).mode:
         # Right in strict mode, and wrong in standard mode: which one it is was not read.
         cause = Cause.UNKNOWN
     if attached.code in BY_DESIGN:
@@ -263,7 +271,9 @@ def _expected(leg: Leg, world: World, view: DirectionView | None) -> Verdict:
         return Verdict(layer, Decision.UNKNOWN, "NOT_READ", f"not read: {unread}")
     maps = expected.expected_maps(pod, leg.ends.direction, world)
     like = {} if view is None else view.maps if view.program is not None else view.pinned_maps
-    found = expected.verdict(maps, _rules_only(leg.ends.flow), like, default_state(view))
+    mode = cni_of(world).mode
+    default = default_state(view, mode)
+    found = expected.verdict(maps, _rules_only(leg.ends.flow), like, default, strict=mode == "strict")
     if found.decision is Decision.DENY and endpoints.only_elsewhere(world, pod):
         why = (
             f"PolicyEndpoints list pods of the same pod identifier on other nodes only: whether the agent here has "
@@ -273,8 +283,10 @@ def _expected(leg: Leg, world: World, view: DirectionView | None) -> Verdict:
     return replace(found, evidence=())
 
 
-def default_state(view: DirectionView | None) -> int:
-    """The pod state of the enforcing mode, where the pod shows it; standard mode's otherwise."""
+def default_state(view: DirectionView | None, mode: str = "") -> int:
+    """The pod state of the enforcing mode: of the one that is known, else as the pod shows it, else standard mode's."""
+    if mode:
+        return layouts.DEFAULT_DENY if mode == "strict" else layouts.DEFAULT_ALLOW
     states = view.maps.get("pod_state") if view is not None else None
     shown = (states.states if states is not None else None) or {}
     return layouts.DEFAULT_DENY if shown.get(0) == layouts.DEFAULT_DENY else layouts.DEFAULT_ALLOW

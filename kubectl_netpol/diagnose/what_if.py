@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
 from kubectl_netpol.diagnose.flows_after import FlowsAfter, flows_after, shapes
-from kubectl_netpol.diagnose.layers import STRICT_MODE, Cause, LegVerdict, judge
+from kubectl_netpol.diagnose.layers import Cause, LegVerdict, judge, mode_note
 from kubectl_netpol.diagnose.plan import Plan
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.verdict import slots_text
@@ -18,6 +18,7 @@ from kubectl_netpol.model.kernel import DirectionView, LpmTable, PodKernel
 from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy import agent, endpoints
 from kubectl_netpol.policy.changes import Hypothesis
+from kubectl_netpol.policy.cni import cni_of
 from kubectl_netpol.policy.nearmiss import DnsAnswer
 from kubectl_netpol.policy.world import World, name_of, namespace_of, on_host_network, ref
 
@@ -198,7 +199,8 @@ def _flow_answer(plan: Plan, legs: tuple[LegAfter, ...], hypothesis: Hypothesis)
     }.get(after, f"could not be decided {place}")
     intent = leg.then.verdict(Layer.INTENT)
     why = intent.why if intent.decision is after else leg.then.decided_by.why
-    strict = f" {STRICT_MODE}" if after is Decision.ALLOW and any(one.released for one in legs) else ""
+    released = after is Decision.ALLOW and any(one.released for one in legs)
+    strict = mode_note(hypothesis.world) if released else ""
     return f"{head} {verb}: {why}.{strict}"
 
 
@@ -302,13 +304,18 @@ def openness(pod: Json, direction: Direction, world: World) -> str:
     if agent.CATCH_ALL in origins:
         return "open"
     if not origins:
-        return BY_MODE
+        return BY_MODE[cni_of(world).mode]
     if origins <= {agent.NODE, agent.EXCEPT}:
         return f"closed by {by} (all but the own node)"
     return f"restricted by {by}"
 
 
-BY_MODE = "left to the enforcing mode (open in standard mode, closed in strict mode)"
+BY_MODE = {
+    "": "left to the enforcing mode (open in standard mode, closed in strict mode)",
+    "standard": "open (standard enforcing mode)",
+    "strict": "closed by the strict enforcing mode",
+}
+"""What becomes of a pod that no policy concerns, by the enforcing mode; empty: not known which it is."""
 
 
 # ---- maps

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from kubectl_netpol.diagnose.plan import KINDS
+from kubectl_netpol.diagnose.plan import DIAGNOSIS_KINDS, KINDS, SETTINGS_KINDS
 from kubectl_netpol.kernel.identity import identifiers, veth_names
 from kubectl_netpol.model.flow import Flow
 from kubectl_netpol.model.kernel import ClusterSlot, LpmEntry, LpmTable, MapView, Slot
@@ -165,6 +165,9 @@ def snapshot(documents: Mapping[str, Json] | None = None, /, **objects: Any) -> 
     for kind in KINDS:
         items = objects.pop(kind, ())
         found[kind] = items if isinstance(items, Collection) else Collection(tuple(items))
+    for kind in (*SETTINGS_KINDS, *DIAGNOSIS_KINDS):
+        if kind in objects:
+            found[kind] = Collection(tuple(objects.pop(kind)))
     assert not objects, f"unknown collections: {list(objects)}"
     readings = {name: NodeReading(document) for name, document in (documents or {}).items()}
     return Snapshot(found, readings, "2026-01-02T03:04:05Z", "0.0.0")

@@ -19,6 +19,8 @@ from kubectl_netpol.model.snapshot import Collection
 from kubectl_netpol.policy import modelled
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.world import World
+from tests.lab import cni_objects
+from tests.lab.agent import GENERATIONS
 from tests.unit.builders import (
     NODE,
     NODE_IP,
@@ -506,6 +508,15 @@ EXAMPLES = [
         "deny deny allow",
         "the pod is in the PolicyEndpoints of p, which do not restrict egress",
         {"networkpolicies": []},
+    ),
+    Example(
+        "STRICT_MODE",
+        "5.10",
+        "10.0.1.1",
+        {"networkpolicies": [], "daemonsets": [cni_objects.daemonset(GENERATIONS["1.4.2"], mode="strict")]},
+        "allow allow deny",
+        "the enforcing mode is strict, and a pod that no policy concerns is closed in it",
+        {"daemonsets": [cni_objects.daemonset(GENERATIONS["1.4.2"])]},
     ),
     Example(
         "OWN_NODE",
