@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kubectl_netpol.model.flow import Direction
+
 
 class Severity(StrEnum):
     """How bad it is for packets."""
@@ -82,6 +84,8 @@ class Finding:
     """The node whose pods it concerns, all of them; empty where ``pods`` says which."""
     everywhere: bool = False
     """It concerns all pods of the cluster."""
+    directions: tuple[Direction, ...] = ()
+    """Of its pods; empty: both, or none in particular."""
 
     @property
     def code(self) -> str:

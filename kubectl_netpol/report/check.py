@@ -129,6 +129,7 @@ def finding_data(one: Finding) -> Json:
         "pods": sorted(f"{namespace}/{name}" for namespace, name in one.pods),
         "node": one.node or None,
         "everywhere": one.everywhere,
+        "directions": [direction.value for direction in one.directions],
         "evidence": [{"source": clean(e.source), "value": clean(e.value)} for e in one.evidence],
         "remedies": [{"command": clean(r.command), "sideEffect": clean(r.effect)} for r in one.remedies],
         "page": one.kind.page,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, policy_text, recreate, restart_agent
+from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, policy_text, recreate, restart_agent, toward
 from kubectl_netpol.diagnose.direction import OPEN_HOOK, WRONG_ATTACHMENT
 from kubectl_netpol.kernel import identity
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
@@ -56,7 +56,7 @@ def of_pod(case: PodCase) -> Iterator[Finding]:
     first = case.kernel.interfaces[0]
     yield from _veth(case, first)
     for found in _kinds(case, first):
-        yield _made(case, first, found)
+        yield from toward([_made(case, first, found)], *dict.fromkeys(view.direction for view, _ in found.differences))
     for further in case.kernel.interfaces[1:]:
         yield from _further(case, first, further)
     yield from _unknown_program(case, first)
@@ -245,5 +245,5 @@ def _unknown_program(case: PodCase, interface: InterfaceView) -> Iterator[Findin
             for one in (*view.maps.values(), *view.other_maps)
         )
         look = Remedy(f"kubectl netpol-ebpf maps {name_of(case.pod)} -n {namespace_of(case.pod)}", NO_EFFECT)
-        yield case.made(findings.UNKNOWN_PROGRAM, title, evidence, (look,))
+        yield from toward([case.made(findings.UNKNOWN_PROGRAM, title, evidence, (look,))], direction)
         return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -179,6 +179,11 @@ class NodeCase:
         self, kind: Kind, title: str, evidence: Iterable[Evidence] = (), remedies: Iterable[Remedy] = ()
     ) -> Finding:
         return Finding(kind, title, tuple(evidence), tuple(remedies), subject=f"node {self.name}", node=self.name)
+
+
+def toward(found: Iterable[Finding], *directions: Direction) -> Iterator[Finding]:
+    """Findings that concern these directions of their pods alone."""
+    return (replace(one, directions=directions) for one in found)
 
 
 def policy_text(policy: Json) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import PodKey, Scope, policy_text, resource
+from kubectl_netpol.diagnose.checks.base import PodKey, Scope, policy_text, resource, toward
 from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.layers import api_verdicts
 from kubectl_netpol.diagnose.plan import service_legs
@@ -55,9 +55,9 @@ def of_cluster(scope: Scope) -> Iterator[Finding]:
         yield from _host_network(policy, scope)
         yield from _policy_types(policy, scope)
         yield from _other_family(policy, scope)
-        yield from _domains(policy, scope)
-        yield from _services(policy, scope)
-    yield from _dns(scope)
+        yield from toward(_domains(policy, scope), Direction.EGRESS)
+        yield from toward(_services(policy, scope), Direction.EGRESS)
+    yield from toward(_dns(scope), Direction.EGRESS)
     yield from _strict(scope)
     yield from _not_enforced(scope)
 
@@ -105,7 +105,8 @@ def _named_ports(policy: Json, scope: Scope) -> Iterator[Finding]:
                 Evidence("containers' ports of the pods it is looked up on", skipped.reason),
             )
             remedies = (_edit(policy, "use the port's number, or the name that the containers declare"), _try(policy))
-            yield _about(findings.NAMED_PORT, policy, title, evidence, remedies, scope.selected(policy))
+            made = _about(findings.NAMED_PORT, policy, title, evidence, remedies, scope.selected(policy))
+            yield from toward([made], direction)
 
 
 def _policy_types(policy: Json, scope: Scope) -> Iterator[Finding]:
@@ -127,7 +128,8 @@ def _policy_types(policy: Json, scope: Scope) -> Iterator[Finding]:
                 Evidence(f"{policy_text(policy)} spec.{direction}", f"{len(spec[direction.value])} rules"),
             )
             remedies = (_edit(policy, f"list {direction.value.capitalize()} in policyTypes, or take the rules out"),)
-            yield _about(findings.POLICY_TYPES, policy, title, evidence, remedies, scope.selected(policy))
+            made = _about(findings.POLICY_TYPES, policy, title, evidence, remedies, scope.selected(policy))
+            yield from toward([made], direction)
 
 
 def _other_family(policy: Json, scope: Scope) -> Iterator[Finding]:
@@ -147,14 +149,9 @@ def _other_family(policy: Json, scope: Scope) -> Iterator[Finding]:
                 Evidence(f"{policy_text(policy)} spec.{direction}", ", ".join(map(str, blocks[:SHOWN]))),
                 Evidence("addresses of pods", f"IPv{address.version}, such as {address}"),
             )
-            yield _about(
-                findings.OTHER_FAMILY,
-                policy,
-                title,
-                evidence,
-                (_edit(policy, f"add the IPv{address.version} blocks"),),
-                scope.selected(policy),
-            )
+            edit = _edit(policy, f"add the IPv{address.version} blocks")
+            made = _about(findings.OTHER_FAMILY, policy, title, evidence, (edit,), scope.selected(policy))
+            yield from toward([made], direction)
 
 
 def _some(blocks: Iterable[Network]) -> str:
@@ -215,9 +212,8 @@ def _typos(policy: Json, scope: Scope) -> Iterator[Finding]:
             if peer.get("podSelector") is None:
                 continue
             pods = [pod for space in np.peer_namespaces(rule, world) for pod in world.pods_of.get(space, ())]
-            yield from _typo(
-                policy, f"{rule.path}.podSelector", peer["podSelector"], pods, scope.selected(policy), scope
-            )
+            path, touched = f"{rule.path}.podSelector", scope.selected(policy)
+            yield from toward(_typo(policy, path, peer["podSelector"], pods, touched, scope), direction)
 
 
 def _typo(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import Scope, key_of
+from kubectl_netpol.diagnose.checks.base import Scope, key_of, toward
 from kubectl_netpol.diagnose.expected import expected_maps
 from kubectl_netpol.kernel.identity import pod_part
 from kubectl_netpol.kernel.layouts import SLOTS
@@ -50,7 +50,7 @@ def of_cluster(scope: Scope) -> Iterator[Finding]:
             groups[id(slices)].append(pod)
     for pods in groups.values():
         for direction in Direction:
-            yield from _direction(pods, direction, scope)
+            yield from toward(_direction(pods, direction, scope), direction)
 
 
 def _direction(pods: list[Json], direction: Direction, scope: Scope) -> Iterator[Finding]:

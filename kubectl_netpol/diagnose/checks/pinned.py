@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_netpol.diagnose import attached, findings
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Row, Status
 from kubectl_netpol.diagnose.checks.attached import restricting
-from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate, restart_agent
+from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate, restart_agent, toward
 from kubectl_netpol.diagnose.direction import WRONG_ATTACHMENT, DirectionReport, missing_states
 from kubectl_netpol.kernel import identity, inventory
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY, POLICIES_APPLIED, STATE_NAMES
@@ -42,7 +42,7 @@ def of_pod(case: PodCase) -> Iterator[Finding]:
     if not missing:
         yield from _wrong_states(case)
         yield from _maps(case)
-        yield from _node_dropped(case)
+        yield from toward(_node_dropped(case), Direction.INGRESS)
     yield from _layout(case)
 
 
@@ -160,7 +160,7 @@ def _maps(case: PodCase) -> Iterator[Finding]:
             if row.status in STATUSES and row.note != PORTS_RESOLVED_NOTE:
                 found.setdefault(row.status, []).append((report, row))
     for status, rows in found.items():
-        yield _of_rows(case, status, rows)
+        yield from toward([_of_rows(case, status, rows)], *dict.fromkeys(report.direction for report, _ in rows))
 
 
 def _of_rows(case: PodCase, status: Status, rows: list[tuple[DirectionReport, Row]]) -> Finding:
