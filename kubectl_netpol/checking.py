@@ -17,14 +17,14 @@ from kubectl_netpol.diagnose.findings import KINDS
 from kubectl_netpol.errors import ExitCode, NodeError, UsageError
 from kubectl_netpol.model.finding import Severity, Where
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
-from kubectl_netpol.options import Common, Way, duration, with_flags
+from kubectl_netpol.options import Common, Way, duration
 from kubectl_netpol.policy import selectors, targets
 from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import check as report_form
 from kubectl_netpol.report.output import Format, emit, write_text
 from kubectl_netpol.source import Source
-from kubectl_netpol.verbs import session, snapshot_of
+from kubectl_netpol.verbs import findings_with_flags, session, snapshot_of
 
 Json = dict[str, Any]
 
@@ -209,11 +209,7 @@ def _text(report: Report, asked: Asked, wide: bool, headers: bool) -> str:
 
 def _without(report: Report, ignored: Sequence[str], common: Common) -> Report:
     """Less what `--ignore` names, and with commands that ask the cluster that was asked."""
-    kept = tuple(
-        replace(one, remedies=tuple(replace(r, command=with_flags(r.command, common)) for r in one.remedies))
-        for one in report.findings
-        if one.code not in ignored
-    )
+    kept = findings_with_flags((one for one in report.findings if one.code not in ignored), common)
     rows = tuple(replace(row, codes=tuple(code for code in row.codes if code not in ignored)) for row in report.rows)
     return replace(report, rows=rows, findings=kept)
 

@@ -21,6 +21,7 @@ from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_ker
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.manifests import read_policies
 from kubectl_netpol.model.asked import Asked, FollowUp
+from kubectl_netpol.model.finding import Finding
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -70,7 +71,8 @@ def explain(
         changes = Changes(applied, tuple(without), tuple(files))
         plan, snapshot = _read(origin, question, progress, changes.namespaces(origin.namespace))
         found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
-        found = replace(found, next_step=with_flags(found.next_step, common))
+        told = findings_with_flags(found.findings, common)
+        found = replace(found, next_step=with_flags(found.next_step, common), findings=told)
         progress.done()
         for warning in _warnings(plan, snapshot, found):
             progress.note(f"warning: {warning}")
@@ -81,6 +83,14 @@ def explain(
             lambda wide: explain_report.as_text(found, wide, not common.no_headers),
         )
     raise typer.Exit(int(EXIT_CODES[found.decision]))
+
+
+def findings_with_flags(found: Iterable[Finding], common: Common) -> tuple[Finding, ...]:
+    """With commands that ask the cluster that was asked."""
+    return tuple(
+        replace(one, remedies=tuple(replace(r, command=with_flags(r.command, common)) for r in one.remedies))
+        for one in found
+    )
 
 
 def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanation) -> Iterator[str]:
@@ -177,19 +187,24 @@ def _read(
     """All that a question about policies needs. ``more``: further namespaces whose policies it is about."""
     namespaces = tuple(dict.fromkeys((*planning.namespaces_of(question, origin.namespace), *more)))
     progress.step("reading policies, pods and services")
-    collections = dict(origin.collections(planning.CLUSTER_KINDS, namespaces))
+    collections = dict(origin.collections((*planning.CLUSTER_KINDS, *planning.SETTINGS_KINDS), namespaces))
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
     judged = tuple(dict.fromkeys((*planning.judged_namespaces(plan), *more)))
     collections.update(origin.of_namespaces(planning.OWN_KINDS, judged))
-    return plan, _with_nodes(origin, plan, collections, progress)
+    return plan, _with_nodes(origin, plan, collections, progress, {"agent": True})
 
 
 def _with_nodes(
-    origin: Source, plan: planning.Plan, collections: Mapping[str, Collection], progress: Progress
+    origin: Source,
+    plan: planning.Plan,
+    collections: Mapping[str, Collection],
+    progress: Progress,
+    more: Mapping[str, Any] | None = None,
 ) -> Snapshot:
+    """``more``: what else the reader is asked for, beside what the plan needs."""
     for note in plan.notes:
         progress.note(note)
-    requests = {node: planning.reader_request(pods) for node, pods in plan.reads.items()}
+    requests = {node: {**planning.reader_request(pods), **(more or {})} for node, pods in plan.reads.items()}
     if requests:
         progress.step(f"reading node {', '.join(requests)}")
     follow: FollowUp | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_netpol.diagnose import asking, deviations, direction
+from kubectl_netpol.diagnose import asking, bearing, deviations, direction
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Status
 from kubectl_netpol.diagnose.direction import DirectionReport, why_unknown
 from kubectl_netpol.diagnose.dns import dns_answers
@@ -19,8 +19,9 @@ from kubectl_netpol.diagnose.layers import (
     with_answer,
 )
 from kubectl_netpol.diagnose.next_step import broken_first, flow_next
-from kubectl_netpol.diagnose.plan import Plan
+from kubectl_netpol.diagnose.plan import SETTINGS_KINDS, Plan
 from kubectl_netpol.diagnose.what_if import WhatIf, what_if
+from kubectl_netpol.model.finding import Finding
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
@@ -61,6 +62,10 @@ class Explanation:
     """Of a pod whose egress is restricted: the places that answer DNS, and whether they may be asked."""
     what_if: WhatIf | None = None
     api_only: bool = False
+    findings: tuple[Finding, ...] = ()
+    """What `check` says that bears on the question; of a what-if none."""
+    settings_unread: tuple[str, ...] = ()
+    """Settings of the VPC CNI that could not be read, with the reason: findings about them are not among these."""
 
     @property
     def now(self) -> Decision:
@@ -73,7 +78,15 @@ def explain(plan: Plan, snapshot: Snapshot, hypothesis: Hypothesis | None = None
     world = World(snapshot)
     unread = tuple(f"{n}: {reading.reason}" for n, reading in snapshot.nodes.items() if reading.reason)
     found = _flow(plan, snapshot, world, unread) if plan.legs else _pod(plan, snapshot, world, unread)
-    return found if hypothesis is None else _with_changes(found, plan, world, hypothesis)
+    if hypothesis is not None:
+        return _with_changes(found, plan, world, hypothesis)
+    if plan.legs:
+        told = bearing.of_flow(plan, snapshot, world, found.legs)
+    else:
+        told = bearing.of_pod(plan, snapshot, world, agrees=found.agrees)
+    collections = ((kind, snapshot.get(kind)) for kind in SETTINGS_KINDS)
+    settings = tuple(f"{kind}: {one.reason}" for kind, one in collections if one.reason)
+    return replace(found, findings=told, settings_unread=settings)
 
 
 def _flow(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...]) -> Explanation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kubectl_netpol.diagnose.alignment import Alignment, Row
@@ -12,6 +13,7 @@ from kubectl_netpol.model.flow import protocol_name
 from kubectl_netpol.model.verdict import Decision, Verdict, chain_text
 from kubectl_netpol.policy.resolution import Comparison
 from kubectl_netpol.policy.world import node_of, ref
+from kubectl_netpol.report import check as check_report
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report import what_if as what_if_report
 from kubectl_netpol.report.maps import clean_lines
@@ -35,8 +37,23 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
         lines += _pod_lines(found, wide, with_headers)
     if found.legs:
         lines += ["", f"Cause: {_cause_text(found)}"]
+    if found.findings:
+        lines += ["", *_finding_lines(found, wide)]
     lines += ["", f"Next: {found.next_step}"]
     return "\n".join(clean_lines(lines))
+
+
+MOST_FINDINGS = 5
+"""Told in full where the table was asked for; -o wide tells all."""
+
+
+def _finding_lines(found: Explanation, wide: bool) -> Iterator[str]:
+    yield "FINDINGS"
+    for one in found.findings if wide else found.findings[:MOST_FINDINGS]:
+        yield from (f"  {line}" for line in check_report.finding_lines(one, full=wide))
+    rest = found.findings[MOST_FINDINGS:]
+    if rest and not wide:
+        yield f"  and {len(rest)} more ({', '.join(dict.fromkeys(one.code for one in rest))}): -o wide tells all"
 
 
 def _pod_lines(found: Explanation, wide: bool, with_headers: bool) -> list[str]:
@@ -178,6 +195,8 @@ def as_data(found: Explanation) -> Json:
         "unread": list(found.unread),
         "apiOnly": found.api_only,
         "kernel": kernel_report.kernel_data(found.kernel),
+        "findings": [check_report.finding_data(one) for one in found.findings],
+        "settingsUnread": list(found.settings_unread),
     }
     if found.what_if is not None:
         data["whatIf"] = what_if_report.as_data(found.what_if)
