@@ -171,7 +171,7 @@ def capture(common: Common, pod: str, file: str) -> None:
         node = node_of(found)
         progress.step(f"reading node {node}")
         log = log_request([found], world, seconds=CAPTURED_SECONDS, everything=True, most=CAPTURED_LINES)
-        nodes = origin.nodes({node: {**planning.reader_request([found], everything=True), "log": log}})
+        nodes = origin.nodes({node: {**planning.reader_request([found], everything=True), "log": log, "agent": True}})
         if nodes[node].reason:
             progress.note(f"warning: node {node}: {nodes[node].reason}; the bundle has the API objects only")
         snapshot = snapshot_of(origin, collections, nodes)

@@ -5,15 +5,29 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from kubectl_netpol import bundle
 from kubectl_netpol.cli import run
+from kubectl_netpol.kernel.view import NodeView
 
 HERE = Path(__file__).parent
 BUNDLE = HERE.parents[1] / "kubectl_netpol" / "examples" / "article.tar.gz"
 POLICY = "policy.yaml"
+
+
+def established() -> str:
+    """The source port of the flow that lives in the bundle."""
+    snapshot = bundle.read(str(BUNDLE))
+    view = NodeView(next(iter(snapshot.nodes.values())).document or {})
+    entries = (entry for row in view.document["maps"] for entry in view.map(row["id"]).conntrack or ())
+    return str(next(entry.source_port for entry in entries if entry.port == 80))
+
+
+ESTABLISHED = established()
 QUESTIONS = {
     "explain-drop": ["explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80"],
     "explain-allow": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80"],
@@ -24,15 +38,30 @@ QUESTIONS = {
     "explain-what-if": ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80", "-f", POLICY],
     "explain-what-if-pod": ["explain", "pod/nginx", "-f", POLICY],
     "maps": ["maps", "pod/nginx"],
-    "explain-established": ["explain", "pod/nginx", "--from", "accesstrue", "--port", "80", "--source-port", "33922"],
+    "explain-established": [
+        "explain",
+        "pod/nginx",
+        "--from",
+        "accesstrue",
+        "--port",
+        "80",
+        "--source-port",
+        ESTABLISHED,
+    ],
     "conntrack": ["conntrack", "pod/nginx"],
     "maps-ingress": ["maps", "pod/nginx", "--direction", "ingress"],
+    "check": ["check", "pod/nginx"],
+    "check-all": ["check", "-A"],
+    "drops": ["drops", "pod/nginx", "--all"],
 }
-CODES = {"explain-drop": 1, "explain-api-only": 1, "explain-what-if": 1, "explain-what-if-pod": 1}
+CODES = {"explain-drop": 1, "explain-api-only": 1, "explain-what-if": 1, "explain-what-if-pod": 1, "drops": 1}
 
 
-@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])
-@pytest.mark.parametrize("name", QUESTIONS)
+FORMS = ("table", "wide", "json", "yaml")
+CASES = [*product(QUESTIONS, FORMS), *product(("check", "check-all"), ("junit", "prometheus"))]
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_output(
     name: str,
     form: str,

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import article
+from . import article, cni_objects
 from .cluster import LabCluster
+from .flowlog import FlowLog
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "kubectl_netpol" / "examples" / "article.tar.gz"
@@ -87,10 +88,14 @@ def coloured(line: str) -> str:
 
 
 def main() -> None:
-    with article.cluster() as lab:
+    with article.cluster(generation="1.4.2", agent_pods=True) as lab:
         article.build(lab)
-        wget(lab, "accesstrue")
-        wget(lab, "accessfalse")
+        cni_objects.install(lab)
+        lab.settle()
+        with FlowLog(lab.agents[article.NODE]) as log:
+            wget(lab, "accesstrue")
+            wget(lab, "accessfalse")
+            log.write()
         BUNDLE.parent.mkdir(exist_ok=True)
         env = lab.environment(PYTHONPATH=str(ROOT))
         subprocess.run(plugin(lab, "capture", "pod/nginx", "-f", str(BUNDLE)), env=env, check=True)
