@@ -172,7 +172,7 @@ class _Followed:
         if found is not None:
             found = replace(found, rows=tuple(_with_flags(found.rows, self.common)))
             # Nothing will come where the agent logs no flows.
-            self.ended = bool(found.remedy) and not found.rows
+            self.ended = bool(found.findings) and not found.rows
             self._print(found)
         elif section.get("reason"):
             self._warn(str(section["reason"]))

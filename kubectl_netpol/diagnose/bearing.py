@@ -21,15 +21,15 @@ Json = dict[str, Any]
 DNS_PORT = 53
 NEVER = (findings.PIN_WITHOUT_POD, findings.LEFT_ON)
 """What makes no difference to the packets of a pod that is there."""
-KERNEL = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
+BROKEN = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
+"""Layers whose errors are told even of a flow that passes."""
 
 
 def of_flow(plan: Plan, snapshot: Snapshot, world: World, legs: tuple[LegVerdict, ...]) -> tuple[Finding, ...]:
     """The findings about a flow: where all layers let it pass, only what is broken on its way."""
-    doubt = any(leg.decision is not Decision.ALLOW or leg.break_between for leg in legs)
     sides = {(key_of(leg.pod), leg.direction) for leg in legs}
     found = _found(snapshot, world, (plan.pod, *(leg.pod for leg in legs)), api_only=plan.question.api_only)
-    kept = [one for one in found if _on_the_way(one, sides, legs, doubt=doubt)]
+    kept = [one for one in found if _on_the_way(one, sides, legs)]
     return (*(one for leg in legs for one in _of_leg(leg, world)), *kept)
 
 
@@ -62,16 +62,17 @@ def _around(one: Finding, nodes: set[str]) -> bool:
     return one.everywhere or (one.node in nodes if one.node else not one.pods)
 
 
-def _on_the_way(
-    one: Finding, sides: set[tuple[PodKey, Direction]], legs: tuple[LegVerdict, ...], *, doubt: bool
-) -> bool:
+def _on_the_way(one: Finding, sides: set[tuple[PodKey, Direction]], legs: tuple[LegVerdict, ...]) -> bool:
     if one.kind in NEVER or not _asked_about(one.kind, legs):
         return False
-    mine = any(pod in one.pods and (not one.directions or side in one.directions) for pod, side in sides)
-    if not mine and (one.pods or not _around(one, {node_of(leg.pod) for leg in legs})):
-        return False
-    broken = one.severity is Severity.ERROR and (one.kind.where in KERNEL or not one.pods)
-    return doubt or broken or one.kind is findings.TABLE_FULL
+    differ = any(leg.break_between or leg.decision is Decision.UNKNOWN for leg in legs)
+    error = one.severity is Severity.ERROR or one.kind is findings.TABLE_FULL
+    if any(pod in one.pods and (not one.directions or side in one.directions) for pod, side in sides):
+        dropped = any(leg.decision is Decision.DENY for leg in legs)
+        return differ or dropped or (error and one.kind.where in BROKEN)
+    # What concerns the whole node or cluster is no reason of a flow that all layers judge alike.
+    around = not one.pods and _around(one, {node_of(leg.pod) for leg in legs})
+    return around and (differ or error)
 
 
 def _asked_about(kind: Kind, legs: tuple[LegVerdict, ...]) -> bool:

@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.checks.config import no_flow_log
 from kubectl_netpol.diagnose.layers import LegVerdict, judge, node_views
 from kubectl_netpol.diagnose.plan import Leg
 from kubectl_netpol.kernel.flowlog import DENY, UNKNOWN_PROTOCOL, LoggedFlow, parse, parse_time, time_text
+from kubectl_netpol.model.finding import Finding
 from kubectl_netpol.model.flow import Address, Direction, Flow
 from kubectl_netpol.model.snapshot import Snapshot
 from kubectl_netpol.model.verdict import Decision, Layer
@@ -87,8 +89,8 @@ class DropReport:
     unread: tuple[str, ...] = ()
     """What keeps the rows from being all there is to say."""
     notes: tuple[str, ...] = ()
-    remedy: str = ""
-    """The command that enables what is off."""
+    findings: tuple[Finding, ...] = ()
+    """That the agent logs no flows, where it is told not to."""
 
     @property
     def denied(self) -> int:
@@ -101,12 +103,6 @@ class DropReport:
     @cached_property
     def undecided(self) -> bool:
         return bool(self.unread) or self.of_kind(Kind.UNKNOWN) > 0
-
-
-REMEDY = (
-    "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni "
-    """--configuration-values '{"nodeAgent":{"enablePolicyEventLogs":"true"}}'"""
-)
 
 
 def log_request(pods: Sequence[Json], world: World, *, seconds: float, everything: bool, most: int) -> Json:
@@ -193,10 +189,7 @@ def _with_settings(report: DropReport, world: World, section: Json, everything: 
             "policy event logs are off now (--enable-policy-event-logs is not set): newer flows are not logged"
         )
     elif off:
-        unread.append(
-            "the agent logs no flows: --enable-policy-event-logs of aws-eks-nodeagent is not set, so that drops leave "
-            "no trace"
-        )
+        unread.append("the agent logs no flows (NPE615)")
     elif cni.event_logs is None and not seen:
         unread.append(
             "whether the agent logs flows (--enable-policy-event-logs) could not be read"
@@ -206,8 +199,8 @@ def _with_settings(report: DropReport, world: World, section: Json, everything: 
     quiet = cni.agent is not None and cni.agent >= FIRST_WITH_DEBUG_ACCEPT and cni.flags.get("log-level") != "debug"
     if everything and quiet and not accepted:
         notes.append(f"agent {_version(cni.agent)} logs ACCEPT with --log-level=debug only")
-    remedy = REMEDY if off else ""
-    return replace(report, unread=tuple(dict.fromkeys(unread)), notes=tuple(notes), remedy=remedy)
+    told = tuple(no_flow_log(cni))
+    return replace(report, unread=tuple(dict.fromkeys(unread)), notes=tuple(notes), findings=told)
 
 
 def _agent_pod(world: World, node: str) -> str:

@@ -9,6 +9,7 @@ from kubectl_netpol.diagnose.drops import DropReport, DropRow, Kind
 from kubectl_netpol.kernel.flowlog import DENY, UNKNOWN_PROTOCOL, time_text
 from kubectl_netpol.model.flow import WITH_PORTS, Address, port_text, protocol_name
 from kubectl_netpol.policy.world import node_of, ref
+from kubectl_netpol.report.check import finding_data, finding_lines
 from kubectl_netpol.report.output import API_VERSION
 from kubectl_netpol.report.text import age_text, clean, indent, table
 
@@ -23,7 +24,6 @@ WORDS = {
     Kind.OTHER_END: "other end",
     Kind.UNKNOWN: "unknown",
 }
-SIDE_EFFECT = "restarts aws-node on all nodes, and replaces the add-on's other configuration values"
 COLUMNS = ("LAST", "COUNT", "DIRECTION", "SOURCE", "DESTINATION", "PORT", "VERDICT", "KIND", "WHY")
 WIDE_COLUMNS = (
     "LAST", "FIRST", "COUNT", "DIRECTION", "SOURCE", "SOURCE PORT", "DESTINATION", "PORT", "TIER", "VERDICT",
@@ -36,8 +36,8 @@ WIDE_FOLLOWED_WIDTHS = (20, 20, 5, 9, 30, 11, 30, 9, 14, 7, 12, 0)
 def as_text(found: DropReport, wide: bool, with_headers: bool) -> str:
     lines = [summary(found)]
     lines += [f"  could not be told: {reason}" for reason in found.unread]
-    lines += [f"  enable it: {found.remedy} ({SIDE_EFFECT})"] if found.remedy else []
     lines += [f"  note: {note}" for note in found.notes]
+    lines += [f"  {line}" for one in found.findings for line in finding_lines(one, full=True)]
     rows = table(_columns(wide), [cells(row, wide) for row in found.rows], with_headers=with_headers)
     if rows:
         lines += ["", indent(rows)]
@@ -123,7 +123,7 @@ def as_data(found: DropReport) -> Json:
         "kinds": {kind.value: found.of_kind(kind) for kind in Kind},
         "unread": list(found.unread),
         "notes": list(found.notes),
-        "remedy": found.remedy or None,
+        "findings": [finding_data(one) for one in found.findings],
         "flows": [row_data(row) for row in found.rows],
     }
 

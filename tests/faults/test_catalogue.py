@@ -68,7 +68,7 @@ ELSEWHERE = {
     "NPE115": "told by explain, for a flow",
     "NPE615": "told by drops",
 }
-"""Codes that `check` does not tell: the tests of their verbs have the faults."""
+"""Codes that `check` does not tell: test_of_questions.py has the faults and their twins."""
 
 
 def test_names_are_given_once() -> None:

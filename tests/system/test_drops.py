@@ -136,5 +136,5 @@ def test_where_the_agent_logs_nothing(stack: ExitStack, plugin_bin: Path) -> Non
     user.lab.server.put(made)
     done = user.run("drops", "pod/nginx")
     assert done.returncode == 3
-    assert "the agent logs no flows: --enable-policy-event-logs" in done.stdout
+    assert "NPE615 info CONFIG: the agent logs no flows (--enable-policy-event-logs" in done.stdout
     assert "aws eks update-addon" in done.stdout

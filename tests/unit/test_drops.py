@@ -293,7 +293,8 @@ def said(found: DropReport) -> str:
 
 def test_logging_that_is_off_is_said() -> None:
     found = asked(args=())
-    assert "the agent logs no flows: --enable-policy-event-logs" in said(found)
+    assert "NPE615 info CONFIG: the agent logs no flows (--enable-policy-event-logs" in said(found)
+    assert [one.code for one in found.findings] == ["NPE615"] and not asked().findings
     assert "aws eks update-addon" in said(found) and '"enablePolicyEventLogs":"true"' in said(found)
     assert "no drops are known of" in said(found)
     assert dropping.exit_code(found) == 3

@@ -430,6 +430,27 @@ def _still_waiting(event: Json, world: World) -> bool:
     return pod is not None and pod_ip(pod) is None
 
 
+def no_flow_log(cni: settings.Cni) -> Iterator[Finding]:
+    """The agent logs no flow. That is the default, and only a question about drops brings it up."""
+    if cni.event_logs is not False:
+        return
+    given = f"--enable-policy-event-logs={cni.flags['enable-policy-event-logs']}" if _given_flag(cni) else "not set"
+    title = "the agent logs no flows (--enable-policy-event-logs of aws-eks-nodeagent is off): drops leave no trace"
+    evidence = (
+        Evidence(f"{DAEMONSET}, container {settings.AGENT}", given),
+        Evidence("the agent's flow log", "written only with --enable-policy-event-logs=true"),
+    )
+    on = Remedy(
+        f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"enablePolicyEventLogs":"true"}}}}'""",
+        f"{ROLLS}; replaces the add-on's other configuration values",
+    )
+    yield _made(findings.NO_FLOW_LOG, title, evidence, (on,))
+
+
+def _given_flag(cni: settings.Cni) -> bool:
+    return "enable-policy-event-logs" in cni.flags
+
+
 def of_node(case: NodeCase) -> Iterator[Finding]:
     """Filters of the agent on a node whose agent is told not to enforce."""
     if case.scope.cni.policy_enabled is not False:
