@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,18 @@ from kubectl_netpol.model.finding import Severity, Where
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.options import Common, Way, duration
 from kubectl_netpol.policy import selectors, targets
-from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of, node_of, on_host_network, ref
+from kubectl_netpol.policy.world import (
+    World,
+    finished,
+    labels_of,
+    name_of,
+    namespace_of,
+    node_of,
+    on_host_network,
+    phase_of,
+    pod_ip,
+    ref,
+)
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import check as report_form
 from kubectl_netpol.report.output import Format, emit, write_text
@@ -29,9 +40,11 @@ from kubectl_netpol.verbs import findings_with_flags, session, snapshot_of
 Json = dict[str, Any]
 
 POLL_SECONDS = 2.0
+TIME_LEFT = 60
+"""Seconds before its deadline at which the debug pod of `--wait` is given back, and another one started."""
 API_ONLY = "--api-only: nodes were not read"
 IN_FORCE = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
-"""`--wait` waits until no error of these layers is left."""
+"""Layers of which `--wait` waits until no error is left."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +66,11 @@ def check(common: Common, asked: Asked) -> None:
     """`check`. Ends the process with an exit code."""
     failing = _checked(asked, common)
     with session(common) as (origin, progress):
-        answer = _waited if asked.wait else _once
-        found = answer(origin, asked, common, progress)
-    raise typer.Exit(int(exit_code(found, failing)))
+        if asked.wait:
+            code = _waited(origin, asked, common, progress)
+        else:
+            code = exit_code(_once(origin, asked, common, progress), failing)
+    raise typer.Exit(int(code))
 
 
 def exit_code(found: Report, failing: Sequence[Severity]) -> ExitCode:
@@ -112,14 +127,7 @@ def read_api(origin: Source, asked: Asked, progress: Progress) -> Snapshot:
 def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) -> tuple[Json, ...]:
     """The pods that the flags mean. Raises ``UsageError`` where there are none, or where POD is not one."""
     if asked.pod:
-        pod, note = targets.pick_pod(asked.pod, origin.namespace, world)
-        if note:
-            progress.note(note)
-        if on_host_network(pod):
-            raise NodeError(
-                f"pod {ref(pod)} is on the host network: it has no veth, no programs and no maps",
-                "NetworkPolicy does not apply to hostNetwork pods",
-            )
+        pod = _one_pod(origin, asked, world, progress)
         if not asked_pods([pod]):
             raise UsageError(f"pod {ref(pod)} is not running on a node")
         return (pod,)
@@ -136,6 +144,18 @@ def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) ->
         wanted = selectors.parse(asked.selector)
         pods = tuple(pod for pod in pods if selectors.matches(wanted, labels_of(pod)))
     return asked_pods(pods)
+
+
+def _one_pod(origin: Source, asked: Asked, world: World, progress: Progress) -> Json:
+    pod, note = targets.pick_pod(asked.pod, origin.namespace, world)
+    if note:
+        progress.note_once(note)
+    if on_host_network(pod):
+        raise NodeError(
+            f"pod {ref(pod)} is on the host network: it has no veth, no programs and no maps",
+            "NetworkPolicy does not apply to hostNetwork pods",
+        )
+    return pod
 
 
 def requests_of(found: Check) -> Mapping[str, Json]:
@@ -217,27 +237,71 @@ def _without(report: Report, ignored: Sequence[str], common: Common) -> Report:
 # ---- until it is in force
 
 
-def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) -> Report:
-    """Read again and again until no error of the pod's own layers is left, or the time is over."""
+def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) -> ExitCode:
+    """Read again and again, through one debug pod, until the policies are in force or the time is over."""
     until = time.monotonic() + duration("--wait", asked.wait)
-    while True:
-        report = _state(origin, asked, common, progress)
-        left = [one for one in report.findings if one.kind.where in IN_FORCE and one.severity is Severity.ERROR]
-        if not left and not report.unread:
-            break
-        if time.monotonic() + POLL_SECONDS >= until:
-            break
-        why = left[0].title if left else report.unread[0]
-        progress.step(f"waiting: {why}")
-        time.sleep(POLL_SECONDS)
+    with contextlib.ExitStack() as stack:
+        reader = _Held(origin, common, progress, stack)
+        while True:
+            report = _state(origin, asked, common, progress, reader)
+            left, unread = not_in_force(report)
+            if not (left or unread) or time.monotonic() + POLL_SECONDS >= until:
+                break
+            progress.step(f"waiting: {(*left, *unread)[0]}")
+            time.sleep(POLL_SECONDS)
     progress.done()
     print_report(report, asked, common)
-    return report
+    if left:
+        return ExitCode.DENIED
+    return ExitCode.UNDECIDED if unread else ExitCode.OK
 
 
-def _state(origin: Source, asked: Asked, common: Common, progress: Progress) -> Report:
+def not_in_force(report: Report) -> tuple[list[str], list[str]]:
+    """What keeps the policies from being in force on the pod, and what keeps that from being known.
+
+    Neither what the policies mean nor how the CNI is set up is waited for.
+    """
+    left = [one.title for one in report.findings if one.kind.where in IN_FORCE and one.severity is Severity.ERROR]
+    settings = tuple(f"{kind}: " for kind in (*planning.SETTINGS_KINDS, *planning.DIAGNOSIS_KINDS))
+    return left, [reason for reason in report.unread if not reason.startswith(settings)]
+
+
+class _Held:
+    """Readings through one debug pod for as long as its deadline allows; a pod on another node gets another one."""
+
+    def __init__(self, origin: Source, common: Common, progress: Progress, stack: contextlib.ExitStack) -> None:
+        self.origin, self.common, self.progress, self.stack = origin, common, progress, stack
+        self.node, self.until = "", 0.0
+        self.read: Callable[[Json], Json] | None = None
+
+    def __call__(self, node: str, request: Json) -> NodeReading:
+        from kubectl_netpol.live import held_reader
+
+        if node != self.node or time.monotonic() > self.until:
+            self._release()
+        try:
+            if self.read is None:
+                self.read = self.stack.enter_context(held_reader(self.origin, node, self.common, self.progress))
+                self.node = node
+                self.until = time.monotonic() + max(self.common.deadline - TIME_LEFT, self.common.deadline / 2)
+            return NodeReading(self.read(request))
+        except NodeError as error:
+            self._release()
+            return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
+
+    def _release(self) -> None:
+        self.stack.close()
+        self.node, self.read = "", None
+
+
+def _state(origin: Source, asked: Asked, common: Common, progress: Progress, read: _Held) -> Report:
     world = World(read_api(origin, asked, progress))
-    found = Check(world, asked_for(origin, asked, world, progress), whole=False)
-    for node, reading in _readings(origin, found, asked, progress):
-        found.node(node, reading)
+    pod = _one_pod(origin, asked, world, progress)
+    if finished(pod):
+        raise UsageError(f"pod {ref(pod)} has ended ({phase_of(pod)}): it has no network any more")
+    if not node_of(pod) or pod_ip(pod) is None:
+        return Report((), (), (f"pod {ref(pod)} is not on a node, or has no address yet",))
+    found = Check(world, (pod,), whole=False)
+    for node, request in requests_of(found).items():
+        found.node(node, read(node, request))
     return _without(found.report(), asked.ignore, common)

@@ -58,11 +58,10 @@ def held_reader(origin: Source, node: str, common: Common, progress: Progress) -
     """Readings of one node through one debug pod, for as long as it lives: its deadline ends it."""
     from kubectl_netpol.cluster.live import LiveSource
     from kubectl_netpol.node.debug_pod import open_debug_pod
-    from kubectl_netpol.node.transport import read_node
 
     assert isinstance(origin, LiveSource)
     with open_debug_pod(origin.api, node, pod_options(common), progress.step, warn=progress.note) as pod:
-        yield lambda request: read_node(pod, request)
+        yield lambda request: _document(pod, request, common, progress)
 
 
 def pod_options(common: Common) -> DebugPodOptions:

@@ -21,6 +21,7 @@ class Progress:
         self._started = time.monotonic()
         self._text = ""
         self._shown = False
+        self._told: set[str] = set()
         self._timer: threading.Timer | None = None
 
     def step(self, text: str) -> None:
@@ -42,6 +43,12 @@ class Progress:
         with self._lock:
             self._erase()
             print(clean(text), file=sys.stderr, flush=True)
+
+    def note_once(self, text: str) -> None:
+        """The same, for what each of several readings would say again."""
+        if text not in self._told:
+            self._told.add(text)
+            self.note(text)
 
     def pause(self) -> None:
         """Take the line away until the next step: something is about to be printed."""

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults import world
 from tests.lab.article import NGINX, NODE
+from tests.lab.netns import wait_until
 from tests.lab.require import require_lab, require_tools
 from tests.system.conftest import User
 
@@ -97,11 +98,26 @@ def test_waiting_ends_when_the_policy_is_in_force(user: User) -> None:
     user.lab.kubectl("label", "pod", "accessfalse", "access=true", "--overwrite")
     user.lab.settle()
     assert user.run("check", "pod/nginx", "--wait", "1s").returncode == 1
-    waiting = user.start("check", "pod/nginx", "--wait", "60s")
+    before = len(user.lab.server.requests)
+    waiting = user.start("check", "nginx", "--wait", "60s")
+    wait_until(lambda: sum(r.verb == "exec" for r in user.lab.server.requests[before:]) >= 2, "two readings", 60)
     agent.faults.clear()
     user.lab.sync_agents()
     out, err = waiting.communicate(timeout=90)
     assert waiting.returncode == 0, out + err
+    # One debug pod, whose node is read again and again.
+    made = [r for r in user.lab.server.requests[before:] if r.verb == "create" and r.resource == "pods"]
+    assert len(made) == 1
+    assert user.debug_pods() == []
+
+
+def test_waiting_does_not_ask_how_the_cni_is_set_up(user: User) -> None:
+    """In force is in force: for a user who may not read its settings, and beside findings of other layers."""
+    user.lab.server.faults.http(403, "/daemonsets", message="not yours")
+    done = user.run("check", "pod/nginx", "--wait", "10s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not read: daemonsets" in done.stdout
+    assert user.run("check", "pod/nginx").returncode == 3
 
 
 @pytest.mark.parametrize(
