@@ -15,6 +15,8 @@ from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Layer
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.report import explain as report
+from tests.lab import cni_objects
+from tests.lab.agent import GENERATIONS
 from tests.unit.builders import (
     ACCESS_ENDPOINT,
     ACCESS_MAP,
@@ -274,6 +276,44 @@ def test_a_direction(doc, directions, objects, agrees, summary):
     assert side.agrees is agrees, side.summary
     assert summary in side.summary
     assert found.decision.value == {True: "allow", False: "deny", None: "unknown"}[agrees]
+
+
+@pytest.mark.parametrize(
+    ("state", "mode", "agrees", "summary"),
+    [
+        (DEFAULT_DENY, "strict", True, "and closed by the strict enforcing mode, and the kernel agrees"),
+        (DEFAULT_DENY, "standard", False, "but the pod state is DEFAULT_DENY, and the enforcing mode is standard"),
+        (DEFAULT_ALLOW, "strict", False, "but the pod state is DEFAULT_ALLOW, and the enforcing mode is strict"),
+        (DEFAULT_ALLOW, "standard", True, "is not restricted by any NetworkPolicy, and the kernel agrees"),
+    ],
+)
+def test_the_enforcing_mode_decides_about_a_pod_without_policies(state, mode, agrees, summary):
+    settings = {"daemonsets": [cni_objects.daemonset(GENERATIONS["1.4.2"], mode=mode)]}
+    found, side = report_of(rules(NODE_ONLY, {0: state, 1: 1}), INGRESS, **UNSELECTED, **settings)
+    assert side.agrees is agrees, side.summary
+    assert side.summary.endswith(summary)
+    assert found.agrees is agrees
+    # What a new flow meets, and whether that is a fault.
+    one = flow(article(both_pods(rules(NODE_ONLY, {0: state, 1: 1}), ACCESS_TRUE), **UNSELECTED, **settings))
+    assert one.decision.value == ("deny" if state == DEFAULT_DENY else "allow")
+    ingress = next(leg for leg in one.legs if leg.direction.value == "ingress")
+    by_rule = [rule.code for rule in ingress.by_rule]
+    assert by_rule == (["STRICT_MODE"] if agrees and mode == "strict" else [])
+    assert (ingress.break_between is None) is (mode == "standard" and agrees)
+
+
+@pytest.mark.parametrize(("mode", "says"), [("strict", "DROP by the API objects alone"), ("standard", "ALLOW")])
+def test_the_enforcing_mode_decides_by_the_api_alone(mode, says):
+    settings = {"daemonsets": [cni_objects.daemonset(GENERATIONS["1.4.2"], mode=mode)]}
+    snapshot = article(None, **UNSELECTED, **settings)
+    question = Question("nginx", source="accesstrue", port="80", api_only=True)
+    found = explain(make_plan(question, "default", World(snapshot)), snapshot)
+    assert found.answer.startswith(says), found.answer
+    assert "which mode it is was not read" not in found.answer
+    assert "closed in it" in found.answer if mode == "strict" else "closed" not in found.answer
+    unknown = article(None, **UNSELECTED)
+    found = explain(make_plan(question, "default", World(unknown)), unknown)
+    assert "which mode it is was not read" in found.answer
 
 
 def test_an_old_program_that_is_still_attached():
