@@ -6,6 +6,7 @@ the document of a node, of a healthy lab. ``also``: codes that follow truly from
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,6 +84,11 @@ def the_ports_of_an_entry_stay_old(lab: LabCluster) -> None:
     patch = '[{"op":"add","path":"/spec/ingress/0/ports","value":[{"port":80}]}]'
     lab.kubectl("patch", "networkpolicy", "access-nginx", "--type=json", "-p", patch)
     lab.settle()
+
+
+@kernel("NPE301", "P23 A38 A39", family=6)
+def an_update_of_an_ipv6_map_is_lost(lab: LabCluster) -> None:
+    an_update_of_the_map_is_lost(lab)
 
 
 def _agent_sleeps(lab: LabCluster) -> None:
@@ -281,6 +287,11 @@ def the_conntrack_map_was_replaced(lab: LabCluster) -> None:
 
 @kernel("NPE504", "P26 A76", "NPE605", generation="1.3.5")
 def conntrack_of_an_old_agent(lab: LabCluster) -> None:
+    pass
+
+
+@kernel("NPE116", "P15 A45", "NPE605", "NPE504", generation="1.2.7", mode="strict")
+def strict_mode_of_an_agent_that_drops_replies_too(lab: LabCluster) -> None:
     pass
 
 
@@ -515,6 +526,25 @@ def a_service_port_that_is_not_the_containers(objects: Objects) -> None:
         objects,
         [{"to": [{"podSelector": {"matchLabels": {"app": "nginx"}}}], "ports": ports}, DNS_RULE],
         [{"cidr": NGINX_IP, "ports": ports}, {"cidr": address, "ports": ports}, DNS_ENTRY],
+    )
+
+
+@objects("NPE101", "P7 A7")
+def a_named_target_port_that_is_another_one_on_an_ended_pod(objects: Objects) -> None:
+    service = objects.one("services", "nginx")
+    service["spec"]["ports"] = [{"name": "web", "port": 8080, "targetPort": "web", "protocol": "TCP"}]
+    pod = objects.one("pods", NGINX)
+    pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 80, "protocol": "TCP"}]
+    ended = copy.deepcopy(pod)
+    ended["metadata"] |= {"name": "nginx-f8d9c6576-ended", "uid": "ended"}
+    ended["spec"]["containers"][0]["ports"][0]["containerPort"] = 9090
+    ended["status"] |= {"phase": "Succeeded", "podIP": "172.31.98.78", "podIPs": [{"ip": "172.31.98.78"}]}
+    objects.lists["pods"].append(ended)
+    ports = [{"protocol": "TCP", "port": 80}]
+    _egress(
+        objects,
+        [{"to": [{"podSelector": {"matchLabels": {"app": "nginx"}}}], "ports": ports}, DNS_RULE],
+        [{"cidr": NGINX_IP, "ports": ports}, DNS_ENTRY],
     )
 
 

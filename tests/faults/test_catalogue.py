@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_netpol.diagnose import findings
+from kubectl_netpol.diagnose import deviations, findings
+from kubectl_netpol.diagnose.drops import Kind
 from kubectl_netpol.model.finding import Severity
 from kubectl_netpol.model.snapshot import Snapshot
-from tests.faults import world
+from tests.faults import rows, world
 from tests.faults.catalogue import KERNEL, OBJECTS, Fault
+from tests.faults.table import PAGE, sentence
 from tests.lab.require import require_lab, require_tools
 
 
@@ -74,3 +76,29 @@ ELSEWHERE = {
 def test_names_are_given_once() -> None:
     names = [fault.name for fault in (*KERNEL, *OBJECTS)]
     assert len(names) == len(set(names))
+
+
+def test_every_row_of_the_facts_is_accounted_for() -> None:
+    """Each report of users and each known failure has a fault, or says where else it is told or why it cannot be."""
+    made = {row for fault in (*KERNEL, *OBJECTS) for row in fault.rows.split()}
+    made |= {"P8", "P24"}  # test_of_questions.py
+    tables = (made, rows.SAME_STATE, rows.DEVIATIONS, rows.QUESTIONS, rows.NOT_MADE)
+    assert set().union(*tables) == rows.ALL
+    assert sum(len(table) for table in tables) == len(rows.ALL), "a row stands in one table alone"
+    codes = {fault.code for fault in (*KERNEL, *OBJECTS)}
+    assert {code for code, _ in rows.SAME_STATE.values()} <= codes
+    assert {code for code, _ in rows.DEVIATIONS.values()} <= set(deviations.CODES)
+    assert {code for code, _ in rows.QUESTIONS.values()} <= {*ELSEWHERE, *(kind.value for kind in Kind)}
+
+
+def test_the_page_of_faults_is_that_of_the_catalogue() -> None:
+    """`scripts/faults` writes it anew."""
+    text = PAGE.read_text()
+    rows_of = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    listed = {cells[0]: cells[1:] for cells in rows_of if len(cells) == 4 and cells[0] != "fault"}
+    assert {name: (cells[0], cells[1]) for name, cells in listed.items()} == {
+        sentence(fault): ("API" if fault in OBJECTS else "kernel", fault.code) for fault in (*KERNEL, *OBJECTS)
+    }
+    for name, (_, expected, codes) in listed.items():
+        assert codes.split(", ")[0] == expected, name
+    assert all(reason in text for reason in rows.NOT_MADE.values())
