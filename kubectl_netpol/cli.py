@@ -179,6 +179,25 @@ def check(
 
 @app.command()
 @common_flags
+def doctor(
+    common: Common,
+    node: Annotated[str, typer.Option("--node", help="Where to start the debug pod; without: a ready node.")] = "",
+    api_only: Annotated[bool, typer.Option("--api-only", help="Start no debug pod.")] = False,
+) -> None:
+    """Say whether the cluster can enforce NetworkPolicies, and whether you can read what it does.
+
+    One line a topic, ok, failed or unknown: versions and known defects, the add-on's flags, CRDs, rights, the agent on
+    its nodes, enforcing mode, what gets in its way, your own rights, and one debug pod on one node, which is removed
+    again. Each failed line has the command that mends it. Exit code 0: all ok; 1: something failed; 3: nothing failed,
+    and not all could be told.
+    """
+    from kubectl_netpol import doctoring
+
+    doctoring.doctor(common, doctoring.Asked(node, api_only))
+
+
+@app.command()
+@common_flags
 def conntrack(common: Common, pod: Pod, direction: DirectionFlag = "both") -> None:
     """Show a pod's established flows, and which of them the rules of now would drop.
 

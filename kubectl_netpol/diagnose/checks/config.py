@@ -25,10 +25,13 @@ ENGINES = ("calico-node", "cilium", "antrea-agent", "kube-router", "weave-net", 
 """DaemonSets of others that enforce NetworkPolicy."""
 
 
-def of_cluster(scope: Scope) -> Iterator[Finding]:
-    """All that concerns the whole cluster; of a single pod too, since it may be the reason of all the rest."""
-    yield from _controller(scope)
-    yield from _switched_off(scope)
+def of_cluster(scope: Scope, *, wanted: bool = False) -> Iterator[Finding]:
+    """All that concerns the whole cluster; of a single pod too, since it may be the reason of all the rest.
+
+    ``wanted``: that nothing is enforced is told even where there is no policy yet.
+    """
+    yield from _controller(scope, wanted=wanted)
+    yield from _switched_off(scope, wanted=wanted)
     yield from _crds(scope)
     yield from _versions(scope)
     yield from _rights(scope)
@@ -54,17 +57,18 @@ def _endpoints_of(world: World) -> list[Json]:
     return [e for kind in ("policyendpoints", "clusterpolicyendpoints") for e in world.snapshot.items(kind)]
 
 
-def _controller(scope: Scope) -> Iterator[Finding]:
+def _controller(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     """Agent facts 9, row 1. On clusters where it was never needed the key may lack while PolicyEndpoints are made."""
     cni, world = scope.cni, scope.world
     count = len(policies_of(world))
-    if cni.controller_enabled is not False or not count:
+    if cni.controller_enabled is not False or not (count or wanted):
         return
     if cni.controller_setting is None and (_endpoints_of(world) or world.unread("policyendpoints")):
         return
     value = "no such key" if cni.controller_setting is None else f'"{cni.controller_setting}"'
     key = settings.CONTROLLER_KEY
-    title = f"the network policy controller is off ({key}: {value}): nobody resolves the {count} policies"
+    what = "the 1 policy" if count == 1 else f"the {count} policies" if count else "policies"
+    title = f"the network policy controller is off ({key}: {value}): nobody resolves {what}"
     evidence = (
         Evidence(f"ConfigMap kube-system/{settings.CONFIG_MAP} {settings.CONTROLLER_KEY}", value),
         Evidence("PolicyEndpoints in the API", str(len(_endpoints_of(world)))),
@@ -77,7 +81,7 @@ def _controller(scope: Scope) -> Iterator[Finding]:
     yield _made(findings.CONTROLLER_OFF, title, evidence, (switch,))
 
 
-def _switched_off(scope: Scope) -> Iterator[Finding]:
+def _switched_off(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     cni, world = scope.cni, scope.world
     if cni.policy_enabled is not False:
         return
@@ -85,8 +89,9 @@ def _switched_off(scope: Scope) -> Iterator[Finding]:
     given = cni.flags.get("enable-network-policy")
     said = f"--enable-network-policy={given}" if given else "--enable-network-policy is not given"
     said = said if cni.agent_image else f"it has no container {settings.AGENT}"
-    if policies:
-        title = f"the agent is told not to enforce network policies ({said}): {policies} policies have no effect"
+    if policies or wanted:
+        effect = "1 policy has" if policies == 1 else f"{policies or ''} policies have".strip()
+        title = f"the agent is told not to enforce network policies ({said}): {effect} no effect"
         evidence = (
             Evidence(f"{DAEMONSET}, container {settings.AGENT}", said),
             Evidence("policies in the API", str(policies)),

@@ -58,8 +58,8 @@ def of_cluster(scope: Scope) -> Iterator[Finding]:
         yield from toward(_domains(policy, scope), Direction.EGRESS)
         yield from toward(_services(policy, scope), Direction.EGRESS)
     yield from toward(_dns(scope), Direction.EGRESS)
-    yield from _strict(scope)
-    yield from _not_enforced(scope)
+    yield from strict(scope)
+    yield from not_enforced(scope)
 
 
 def _about(
@@ -413,7 +413,7 @@ def _reaches_another(answers: Iterable[Any]) -> bool:
 # ---- who is restricted at all
 
 
-def _strict(scope: Scope) -> Iterator[Finding]:
+def strict(scope: Scope) -> Iterator[Finding]:
     """User pain, row 15: in strict mode every pod needs a policy, CoreDNS too."""
     if scope.cni.mode != "strict" or scope.world.unread(
         "networkpolicies", "applicationnetworkpolicies", "policyendpoints"
@@ -438,12 +438,12 @@ def _strict(scope: Scope) -> Iterator[Finding]:
     yield Finding(findings.STRICT_UNCOVERED, title, evidence, (look,), subject="cluster", pods=keys)
 
 
-def _not_enforced(scope: Scope) -> Iterator[Finding]:
+def not_enforced(scope: Scope) -> Iterator[Finding]:
     """Fargate and Windows have no agent (user pain, row 13)."""
     found: dict[str, list[Json]] = defaultdict(list)
     for pod in scope.pods:
         node = scope.world.nodes.get(node_of(pod))
-        where = _without_agent(node) if node is not None else ""
+        where = without_agent(node) if node is not None else ""
         if where and scope.policies_of(pod):
             found[where].append(pod)
     for where, pods in found.items():
@@ -457,7 +457,8 @@ def _not_enforced(scope: Scope) -> Iterator[Finding]:
         yield Finding(findings.NOT_ENFORCED_HERE, title, evidence, (look,), subject=f"node {on}", pods=keys)
 
 
-def _without_agent(node: Json) -> str:
+def without_agent(node: Json) -> str:
+    """What kind of node it is that has no agent; empty where it may have one."""
     labels = labels_of(node)
     info = (node.get("status") or {}).get("nodeInfo") or {}
     if labels.get("eks.amazonaws.com/compute-type") == "fargate":
