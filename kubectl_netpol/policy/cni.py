@@ -326,7 +326,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.3.0",
         "1.3.0",
         "error",
-        "agent facts 9, row 33",
+        f"{_OPEN} release 1.3.1",
         "after a restart the agent writes rules of one direction or kind into the map of another; 1.3.1 mends it",
     ),
     _defect(
@@ -344,7 +344,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.3.0",
         "1.4.0",
         "warning",
-        "agent facts 9, row 37",
+        f"{_OPEN} release 1.4.1",
         "a pod that only ingress policies select loses its egress when another policy is removed: the entry that lets "
         "everything out is forgotten; 1.4.1 mends it",
     ),
@@ -371,7 +371,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.0.1",
         "1.3.5",
         "warning",
-        "agent facts 9, row 76",
+        f"{_OPEN} release 1.3.7",
         "conntrack entries do not say which pod made them: one pod can open a way into another pod of the same node; "
         "1.3.7 mends it",
     ),
@@ -380,7 +380,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.0.1",
         "1.3.7",
         "warning",
-        "agent facts 9, rows 26 and 30",
+        f"{_OPEN} release 1.4.0",
         "pods of two namespaces may share one pod identifier and so each other's rules, and a filter of an older "
         "program may stay attached; 1.4.0 mends it",
     ),
@@ -389,7 +389,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.2.4",
         "1.2.5",
         "error",
-        "agent facts 9, row 38",
+        f"{_OPEN} release 1.2.6",
         "in IPv6 clusters the direction that no policy restricts is closed; 1.2.6 mends it",
         ipv6=True,
     ),
@@ -398,7 +398,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.0.5",
         "1.0.6",
         "error",
-        "agent facts 9, row 73",
+        f"{_OPEN} release 1.0.7",
         "the cleaner of the conntrack map removes all entries: established flows end every five minutes; 1.0.7 "
         "mends it",
     ),
@@ -407,7 +407,7 @@ KNOWN_DEFECTS: tuple[Defect, ...] = (
         "1.0.1",
         "1.1.1",
         "warning",
-        "agent facts 9, rows 27 and 52",
+        f"{_OPEN} release 1.1.2",
         "pods with a dot in their name are never enforced, and a policy of several PolicyEndpoints loses rules when "
         "one of them goes; 1.1.2 mends it",
     ),

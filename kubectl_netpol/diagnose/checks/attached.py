@@ -146,7 +146,8 @@ def _nothing_for_a_policy(case: PodCase, view: DirectionView) -> bool:
 def _made(case: PodCase, interface: InterfaceView, found: _Found) -> Finding:
     kind, veth = found.kind, interface.veth
     sides = " and ".join(dict.fromkeys(str(view.direction) for view, _ in found.differences))
-    text = "; ".join(dict.fromkeys(difference.text for _, difference in found.differences))
+    texts = list(dict.fromkeys(difference.text for _, difference in found.differences))
+    text = texts[0] + (f" (and {len(texts) - 1} more like it)" if len(texts) > 1 else "")
     if kind is findings.NOT_ATTACHED:
         names = ", ".join(dict.fromkeys(name for v, _ in found.differences for name in restricting(case, v.direction)))
         title = f"{sides} of pod {case.name} is open: {names} applies, and no program is attached to {veth}"

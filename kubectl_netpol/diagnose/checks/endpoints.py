@@ -192,9 +192,10 @@ def _gone(place: str, name: str, slices: list[Json], pods: frozenset[PodKey], ki
     names = ", ".join(name_of(one) for one in slices[:3])
     where = f"{place}/{name}" if place else name
     listed = sum(1 for one in slices for _ in pe.lists(one))
+    count = f"{listed} pod{'' if listed == 1 else 's'}"
     return Finding(
         findings.LEFT_BEHIND,
-        f"PolicyEndpoint {names} is still enforced on {listed} pods, and its policy {where} does not exist",
+        f"PolicyEndpoint {names} is still enforced on {count}, and its policy {where} does not exist",
         (
             Evidence(f"{kind} {names} spec.policyRef", where),
             Evidence("policies in the API", f"none of that name{f' in namespace {place}' if place else ''}"),

@@ -119,13 +119,14 @@ def _policy_types(policy: Json, scope: Scope) -> Iterator[Finding]:
         return
     for direction in Direction:
         if spec.get(direction.value) and direction.value.capitalize() not in types:
+            listed = ", ".join(types)
             title = (
-                f"{policy_text(policy)} has {direction} rules, and policyTypes {types} do not list {direction}: on EKS "
-                f"they restrict {direction} all the same"
+                f"{policy_text(policy)} has {direction} rules, and policyTypes ({listed}) do not list {direction}: on "
+                f"EKS they restrict {direction} all the same"
             )
             evidence = (
                 Evidence(f"{policy_text(policy)} spec.policyTypes", ", ".join(types)),
-                Evidence(f"{policy_text(policy)} spec.{direction}", f"{len(spec[direction.value])} rules"),
+                Evidence(f"{policy_text(policy)} spec.{direction}", f"{len(spec[direction.value])} of them"),
             )
             remedies = (_edit(policy, f"list {direction.value.capitalize()} in policyTypes, or take the rules out"),)
             made = _about(findings.POLICY_TYPES, policy, title, evidence, remedies, scope.selected(policy))

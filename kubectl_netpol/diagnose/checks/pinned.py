@@ -26,7 +26,7 @@ SHOWN = 3
 """Entries that one sentence names."""
 STATUSES: dict[Status, tuple[Kind, str]] = {
     Status.NOT_IN_MAP: (findings.MISSING_ENTRIES, "lacks"),
-    Status.UNWANTED: (findings.UNWANTED_ENTRIES, "has, and no PolicyEndpoint asks for"),
+    Status.UNWANTED: (findings.UNWANTED_ENTRIES, "has what no PolicyEndpoint asks for:"),
     Status.PORTS_DIFFER: (findings.OTHER_PORTS, "has other ports for"),
     Status.CUT_OFF: (findings.TOO_MANY_PORTS, "has no room for all ports of"),
 }
@@ -125,9 +125,9 @@ def _wrong_state(case: PodCase, view: DirectionView, states: Mapping[int, int]) 
     cluster = endpoints.cluster_of_identifier(world, case.pod)
     wanted = agent.states(slices, cluster)
     if slices and states.get(0) != POLICIES_APPLIED:
-        return 0, STATE_NAMES[POLICIES_APPLIED], f"{slices.names} apply to it"
+        return 0, STATE_NAMES[POLICIES_APPLIED], f"it is listed by {slices.names}"
     if "cp" in view.maps and wanted[1] == POLICIES_APPLIED and states.get(1) == DEFAULT_ALLOW:
-        return 1, STATE_NAMES[POLICIES_APPLIED], f"{cluster.names} apply to it"
+        return 1, STATE_NAMES[POLICIES_APPLIED], f"it is listed by {cluster.names}"
     mode = case.scope.cni.mode
     if not slices and states.get(0) == DEFAULT_DENY and mode == "standard":
         return 0, STATE_NAMES[DEFAULT_ALLOW], "no policy applies, and the enforcing mode is standard"
