@@ -19,6 +19,7 @@ Json = dict[str, Any]
 DAEMONSET = "DaemonSet kube-system/aws-node"
 ADD_ON = "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni"
 ROLLS = "restarts aws-node on all nodes, one after the other"
+VALUES = f"{ROLLS}; replaces the add-on's other configuration values"
 SHOWN = 3
 MANY_RESTARTS = 5
 ENGINES = ("calico-node", "cilium", "antrea-agent", "kube-router", "weave-net", "canal", "ovnkube-node")
@@ -98,7 +99,7 @@ def _switched_off(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         )
         on = Remedy(
             f"""{ADD_ON} --configuration-values '{{"enableNetworkPolicy":"true"}}'""",
-            f"{ROLLS}; all policies of the cluster begin to be enforced",
+            f"{VALUES}; all policies of the cluster begin to be enforced",
         )
         yield _made(findings.AGENT_OFF, title, evidence, (on,))
     if left:
@@ -294,7 +295,7 @@ def _restarts(name: str, pod: Json, status: Json | None) -> Iterator[Finding]:
     )
     logs = Remedy(f"kubectl -n kube-system logs {name_of(pod)} -c {settings.AGENT} --previous", NO_EFFECT)
     memory = Remedy(
-        f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"resources":{{"limits":{{"memory":"1Gi"}}}}}}}}'""", ROLLS
+        f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"resources":{{"limits":{{"memory":"1Gi"}}}}}}}}'""", VALUES
     )
     found = _made(findings.AGENT_RESTARTS, title, evidence, (logs, memory), f"node {name}")
     yield _on_node(found, name)
@@ -447,7 +448,7 @@ def no_flow_log(cni: settings.Cni) -> Iterator[Finding]:
     )
     on = Remedy(
         f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"enablePolicyEventLogs":"true"}}}}'""",
-        f"{ROLLS}; replaces the add-on's other configuration values",
+        VALUES,
     )
     yield _made(findings.NO_FLOW_LOG, title, evidence, (on,))
 

@@ -389,14 +389,15 @@ def _dns(scope: Scope) -> Iterator[Finding]:
             f"kubectl netpol-ebpf explain {ref(pods[0])} --to {first.address} --port 53/UDP",
             NO_EFFECT,
         )
+        edit = Remedy(
+            f"kubectl -n {namespace_of(pods[0])} edit networkpolicy {names[0] if names else 'POLICY'}",
+            "changes the policy: allow 53/UDP and 53/TCP to kube-dns in its egress rules",
+        )
         yield Finding(
             findings.DNS_DENIED,
             title,
             evidence,
-            (
-                look,
-                Remedy("kubectl edit networkpolicy POLICY", "allow 53/UDP and 53/TCP to kube-dns in its egress rules"),
-            ),
+            (look, edit),
             subject=f"pod {ref(pods[0])}",
             pods=frozenset((namespace_of(pod), name_of(pod)) for pod in pods),
         )
