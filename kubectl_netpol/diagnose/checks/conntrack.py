@@ -103,8 +103,8 @@ def _full(case: NodeCase, table: MapView) -> Iterator[Finding]:
     more = Remedy(
         "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --configuration-values "
         """'{"nodeAgent":{"conntrackCacheTableSize":"1048576"}}'""",
-        "restarts aws-node on all nodes and replaces the add-on's other configuration values; the size counts for nodes "
-        "that start after it",
+        "restarts aws-node on all nodes and replaces the add-on's other configuration values; the size counts for "
+        "nodes that start after it",
     )
     yield case.made(findings.TABLE_FULL, title, evidence, (more,))
 
