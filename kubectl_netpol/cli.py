@@ -181,7 +181,9 @@ def check(
 @common_flags
 def doctor(
     common: Common,
-    node: Annotated[str, typer.Option("--node", help="Where to start the debug pod; without: a ready node.")] = "",
+    node: Annotated[
+        str | None, typer.Option("--node", help="Where to start the debug pod; without: a ready node.")
+    ] = None,
     api_only: Annotated[bool, typer.Option("--api-only", help="Start no debug pod.")] = False,
 ) -> None:
     """Say whether the cluster can enforce NetworkPolicies, and whether you can read what it does.
@@ -193,7 +195,9 @@ def doctor(
     """
     from kubectl_netpol import doctoring
 
-    doctoring.doctor(common, doctoring.Asked(node, api_only))
+    if node == "":
+        raise UsageError("--node is empty")
+    doctoring.doctor(common, doctoring.Asked(node or "", api_only))
 
 
 @app.command()

@@ -13,9 +13,10 @@ import typer
 from kubectl_netpol.diagnose import doctor as doctors
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.checks.intent import without_agent
-from kubectl_netpol.errors import ExitCode, NodeError, UsageError
+from kubectl_netpol.errors import ApiError, ConnectionFailed, ExitCode, NodeError, UsageError
 from kubectl_netpol.model.doctor import Line, Probe, State
 from kubectl_netpol.options import Common, Way, with_flags
+from kubectl_netpol.policy.shapes import sound
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import doctor as report
@@ -52,7 +53,7 @@ def doctor(common: Common, asked: Asked) -> None:
         elif asked.api_only:
             notes.append("--api-only: no debug pod was started")
         else:
-            probe = _probe(origin, asked.node, World(snapshot), common, progress)
+            probe = _probe(origin, asked.node, World(sound(snapshot)), common, progress)
         lines = tuple(_with_flags(doctors.lines(snapshot, common.debug_namespace, probe, live=live), common))
         progress.done()
         emit(
@@ -86,8 +87,10 @@ def _probe(origin: Source, node: str, world: World, common: Common, progress: Pr
     if node and node not in world.nodes and world.snapshot.get("nodes").known:
         raise UsageError(f'node "{node}" not found')
     node = node or _ready_node(world)
+    if not node and world.unread("nodes"):
+        return Probe("", common.image, error=world.unread("nodes"), tried=False)
     if not node:
-        return Probe("", common.image, error="no node is known to be ready for a debug pod")
+        return Probe("", common.image, error="no node is ready for a debug pod")
     probe = Probe(node, common.image, kept=common.keep)
     begun = time.monotonic()
     try:
@@ -95,7 +98,8 @@ def _probe(origin: Source, node: str, world: World, common: Common, progress: Pr
             probe = replace(probe, seconds=time.monotonic() - begun)
             progress.step(f"reading node {node}")
             return replace(probe, document=read(planning.reader_request([])))
-    except NodeError as error:
+    except (NodeError, ApiError, ConnectionFailed) as error:
+        # Whatever it was, the rest of the answer is there.
         return replace(probe, error=error.message, hint=error.hint)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_netpol.diagnose import agent_release
+from kubectl_netpol.diagnose import agent_release, plain
 from kubectl_netpol.diagnose.checks.base import PodCase
-from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
+from kubectl_netpol.diagnose.plain import holds_rules, holds_tiers
 from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, DEFAULT_DENY, POLICIES_APPLIED
-from kubectl_netpol.kernel.verdict import used_slots
-from kubectl_netpol.model.flow import Direction, Network
+from kubectl_netpol.model.flow import Address, Direction
 from kubectl_netpol.model.kernel import DirectionView, MapView
+from kubectl_netpol.policy import agent, endpoints
+from kubectl_netpol.policy.slices import Slices
+from kubectl_netpol.policy.world import World, pod_ip
 
 Json = dict[str, Any]
 
@@ -33,47 +35,48 @@ def _direction(case: PodCase, view: DirectionView) -> bool:
         return False
     if "conntrack" not in view.maps or view.maps["conntrack"].id != _id(view.pinned_maps.get("conntrack")):
         return False
-    expected = expected_maps(case.pod, view.direction, case.world)
-    return _states(case, view, expected) and _rules(view, expected) and _tiers(view, expected)
+    pod, world = case.pod, case.world
+    slices, cluster = endpoints.of_identifier(world, pod), endpoints.cluster_of_identifier(world, pod)
+    if not _states(case, view, agent.states(slices, cluster)):
+        return False
+    address = pod_ip(pod)
+    family = address.version if address else 4
+    own = world.own_node_address(pod, family)
+    return _rules(view, slices, own, family, world) and _tiers(view, cluster, own, family, world)
 
 
 def _id(view: MapView | None) -> int | None:
     return view.id if view is not None else None
 
 
-def _states(case: PodCase, view: DirectionView, expected: ExpectedMaps) -> bool:
+def _states(case: PodCase, view: DirectionView, wanted: Mapping[int, int | None]) -> bool:
     held = view.maps.get("pod_state")
     if held is None or held.states is None or not held.complete:
         return False
     default = {"standard": DEFAULT_ALLOW, "strict": DEFAULT_DENY}.get(case.scope.cni.mode)
-    wanted = {key: default if state is None else state for key, state in expected.states.items()}
+    states = {key: default if state is None else state for key, state in wanted.items()}
     keys = (0, 1) if "cp" in view.maps else (0,)
-    return all(wanted[key] is not None and held.states.get(key) == wanted[key] for key in keys)
+    return all(states[key] is not None and held.states.get(key) == states[key] for key in keys)
 
 
-def _rules(view: DirectionView, expected: ExpectedMaps) -> bool:
+def _rules(view: DirectionView, slices: Slices, own: Address | None, family: int, world: World) -> bool:
     table = agent_release.whole_map(view.maps, "np")
     if table is None:
         return False
+    contents = table.contents()
+    if not slices:
+        # Without a policy the own node's entry may be left over; in DEFAULT_ALLOW nobody asks the map then.
+        left = contents.keys() - ({(int(own), own.max_prefixlen)} if own is not None else set())
+        states = view.maps["pod_state"].states or {}
+        return not left and (not contents or states.get(0) == DEFAULT_ALLOW)
     states = view.maps["pod_state"].states or {}
-    if not expected.rules and states.get(0) == DEFAULT_ALLOW and len(table.entries) <= 1:
-        # Without a policy the own node's entry may be left over; nobody asks the map then.
-        return all(entry.prefix.prefixlen == entry.prefix.max_prefixlen for entry in table.entries)
-    if states.get(0) != POLICIES_APPLIED or len(table.entries) != len(expected.rules):
-        return not expected.rules and not table.entries
-    wanted: Mapping[Network, Any] = expected.rules
-    for entry in table.entries:
-        one = wanted.get(entry.prefix)
-        if one is None or one.cut_off or one.slots != set(used_slots(entry.slots)):
-            return False
-    return True
+    wanted = plain.rules(slices, view.direction, family, world)
+    return states.get(0) == POLICIES_APPLIED and wanted is not None and holds_rules(contents, wanted, own, family)
 
 
-def _tiers(view: DirectionView, expected: ExpectedMaps) -> bool:
+def _tiers(view: DirectionView, cluster: Slices, own: Address | None, family: int, world: World) -> bool:
     if "cp" not in view.maps:
-        return not expected.tiers
+        return not cluster
     table = agent_release.whole_map(view.maps, "cp")
-    if table is None or len(table.entries) != len(expected.tiers):
-        return False
-    # Cluster policies may deny the own node: these pods are looked at one by one.
-    return not expected.tiers
+    wanted = plain.tiers(cluster, view.direction, family, world)
+    return table is not None and wanted is not None and holds_tiers(table.contents(), wanted, own)

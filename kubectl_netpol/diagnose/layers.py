@@ -119,8 +119,8 @@ def node_differences(node: str, world: World, view: NodeView) -> tuple[Differenc
     """What is odd about the node as a whole, compared with the pods that run there."""
     pods = [
         (namespace_of(pod), name_of(pod))
-        for pod in world.snapshot.items("pods")
-        if node_of(pod) == node and not on_host_network(pod) and not finished(pod)
+        for pod in world.pods_on.get(node, ())
+        if not on_host_network(pod) and not finished(pod)
     ]
     return inventory.of_node(view, pods, pods_known=world.snapshot.get("pods").known)
 
@@ -148,14 +148,19 @@ def api_verdicts(
 
     ``view``: the kernel's side of the direction, whose generation the expected maps are of.
     """
-    intent = _intent(leg, world)
-    resolved = endpoints.evaluate(leg.ends, world)
+    intent, resolved, found = resolution_verdicts(leg, world)
     should = _expected(leg, world, view)
-    found = deviations.of_resolution(leg.ends, leg.backends, intent, resolved, world)
     if should.decision is not Decision.NONE:
         maps = expected.expected_maps(leg.pod, leg.ends.direction, world)
         found += deviations.of_agent(leg.ends, resolved, should, maps, world)
     return (intent, resolved, should), tuple(found)
+
+
+def resolution_verdicts(leg: Leg, world: World) -> tuple[Verdict, Verdict, list[Deviation]]:
+    """INTENT and ENDPOINTS of a leg, and the rules of the controller by which they differ."""
+    intent = _intent(leg, world)
+    resolved = endpoints.evaluate(leg.ends, world)
+    return intent, resolved, deviations.of_resolution(leg.ends, leg.backends, intent, resolved, world)
 
 
 def judge(

@@ -14,11 +14,12 @@ from kubectl_netpol.model.doctor import Line, State
 from kubectl_netpol.model.finding import Finding, Kind, Remedy, Severity
 from kubectl_netpol.policy import cni as settings
 from kubectl_netpol.policy.nodes import AUTO_MODE, kind_of
-from kubectl_netpol.policy.world import name_of
+from kubectl_netpol.policy.world import name_of, node_of, ref
 
 Json = dict[str, Any]
 
 DAEMONSET = config.DAEMONSET
+CRD_PATH = "/apis/networking.k8s.aws"
 SHOWN = 4
 
 
@@ -33,6 +34,8 @@ class Topic:
     """What is so where nothing is wrong; a Line where it is not known, or wrong in a way that is no finding."""
     takes: Callable[[Finding], bool] = lambda _: True
     """Of the findings of ``kinds`` those that are about this topic."""
+    all_daemonsets: bool = False
+    """Of others too: aws-node alone does not tell it."""
 
 
 def of_topic(topic: Topic, scope: Scope, found: Iterable[Finding]) -> Iterator[Line]:
@@ -55,9 +58,10 @@ def of_topic(topic: Topic, scope: Scope, found: Iterable[Finding]) -> Iterator[L
 
 
 def _unread(topic: Topic, scope: Scope) -> str:
+    """Why not all is known that the topic needs. Who may not list DaemonSets may still get aws-node."""
     snapshot = scope.world.snapshot
-    reasons = (f"{kind}: {one.reason}" for kind in topic.needs if (one := snapshot.get(kind)).reason)
-    why = "; ".join(reasons)
+    needs = [kind for kind in topic.needs if kind != "daemonsets" or topic.all_daemonsets or not scope.cni.known]
+    why = "; ".join(f"{kind}: {one.reason}" for kind in needs if (one := snapshot.get(kind)).reason)
     if why or "daemonsets" not in topic.needs or scope.cni.known or topic is _INSTALLED:
         return why
     return f"there is no {DAEMONSET}: how the agent is set up cannot be read"
@@ -114,6 +118,8 @@ def _pair(scope: Scope) -> Line | str:
 
 def _no_release(scope: Scope) -> str:
     cni = scope.cni
+    if not cni.known:
+        return cni.unread or f"there is no {DAEMONSET}"
     if not cni.agent_image:
         return f"the DaemonSet has no container {settings.AGENT}"
     return f"the tags of images {cni.cni_image} and {cni.agent_image} are not both releases"
@@ -133,13 +139,19 @@ def _controller(scope: Scope) -> Line | str:
     return f'{settings.CONTROLLER_KEY} is "{cni.controller_setting}"'
 
 
-def _crds(scope: Scope) -> str:
+def _crds(scope: Scope) -> Line | str:
     there = [kind for kind in _AWS_KINDS if not scope.world.snapshot.get(kind).absent]
     absent = [kind for kind in _AWS_KINDS if kind not in there]
     text = f"installed: {', '.join(there) or 'none'}"
-    return f"{text}; not installed, and not needed by agent {scope.cni.agent}: {', '.join(absent)}" if absent else text
+    if not absent:
+        return text
+    text += f"; not installed: {', '.join(absent)}"
+    if scope.cni.agent is None and {"policyendpoints", "clusterpolicyendpoints"} & set(absent):
+        return unknown("CRDs", CRD_PATH, f"{text}; whether the agent needs them is not known: {_no_release(scope)}")
+    return f"{text}, which agent {scope.cni.agent} does not need" if scope.cni.agent else text
 
 
+_POLICY_KINDS = ("networkpolicies", "applicationnetworkpolicies", "clusternetworkpolicies")
 _AWS_KINDS = ("policyendpoints", "clusterpolicyendpoints", "clusternetworkpolicies", "applicationnetworkpolicies")
 
 
@@ -148,33 +160,66 @@ def _aws_node_rights(scope: Scope) -> Line | str:
     if not roles:
         text = f"there is no ClusterRole {settings.AWS_NODE}"
         return unknown("rights of aws-node", f"ClusterRole {settings.AWS_NODE}", text)
+    lost = [verb for verb in config.READ if not config.may(roles[0], verb, config.AWS, "clusterpolicyendpoints")]
+    if scope.cni.agent is None and lost:
+        text = f"it may not {', '.join(lost)} clusterpolicyendpoints, and {_no_release(scope)}"
+        return unknown("rights of aws-node", f"ClusterRole {settings.AWS_NODE}", text)
     return "it may get, list and watch what its release enforces"
 
 
-def _agents(scope: Scope) -> str:
-    nodes = {str((pod.get("spec") or {}).get("nodeName")) for pod in scope.pods}
-    running = sorted(nodes & set(scope.agent_pods))
-    auto = sum(kind_of(node) is AUTO_MODE for node in scope.world.nodes.values())
-    text = f"on {count(len(running), 'node')} of {len(nodes)} that have pods"
+def _agents(scope: Scope) -> Line | str:
+    nodes = scope.world.nodes
+    used = {node_of(pod) for pod in scope.pods}
+    own = sorted(name for name in used if name in nodes and config.has_daemonset(nodes[name]))
+    silent = _silent(scope, own)
+    if silent:
+        return unknown("agent running", "pods of aws-node", silent)
+    auto = sum(kind_of(node) is AUTO_MODE for node in nodes.values())
+    text = f"on {'each of ' if len(own) > 1 else ''}{count(len(own), 'node')} with pods"
     return f"{text}; {count(auto, 'node')} of EKS Auto Mode have one of their own" if auto else text
 
 
-def _restarts(scope: Scope) -> str:
-    most = 0
-    for pod in scope.agent_pods.values():
-        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-        most = max([most, *(int(s.get("restartCount") or 0) for s in statuses if s.get("name") == settings.AGENT)])
+def _silent(scope: Scope, nodes: Iterable[str]) -> str:
+    """A pod of aws-node that says nothing of its agent: it was just made, or its node does not answer."""
+    for name in nodes:
+        pod = scope.agent_pods.get(name)
+        if pod is not None and config.agent_status(pod) is None:
+            return f"pod {ref(pod)} on node {name} does not say whether its container {settings.AGENT} runs"
+    return ""
+
+
+def _restarts(scope: Scope) -> Line | str:
+    silent = _silent(scope, sorted(scope.agent_pods))
+    if silent:
+        return unknown("agent restarts", "pods of aws-node", silent)
+    statuses = [config.agent_status(pod) or {} for pod in scope.agent_pods.values()]
+    most = max((one.get("restartCount") or 0 for one in statuses), default=0)
     return f"at most {most} on one node" if most else "none"
 
 
 def _mode(scope: Scope) -> Line | str:
-    mode = scope.cni.mode
-    if not mode:
-        value = scope.cni.variable(settings.MODE_VARIABLE)
-        text = f"{settings.MODE_VARIABLE} is {value or 'not set'}: neither standard nor strict"
-        return unknown("enforcing mode", DAEMONSET, text)
-    closed = "a pod without policies is closed" if mode == "strict" else "a pod without policies is open"
-    return f"{mode}: {closed}"
+    """Agent facts 8.1: where it is not set, the CNI plugin does not call the agent; ipamd refuses other values."""
+    cni, source = scope.cni, f"{DAEMONSET} {settings.MODE_VARIABLE}"
+    value = cni.variable(settings.MODE_VARIABLE)
+    if cni.mode == "strict":
+        unread = scope.world.unread("pods", "namespaces", "policyendpoints", *_POLICY_KINDS)
+        text = f"strict, and whether policies select all pods is not known: {unread}"
+        return unknown("enforcing mode", source, text) if unread else "strict: a pod without policies is closed"
+    if cni.mode or (not value and value is not None and cni.cni and cni.cni < settings.FIRST_THAT_CALLS):
+        return f"{cni.mode or 'standard, as it is not set'}: a pod without policies is open"
+    if value is None:
+        return unknown("enforcing mode", source, f"{settings.MODE_VARIABLE} is set from another object")
+    if cni.cni is None:
+        return unknown(
+            "enforcing mode", source, f"{settings.MODE_VARIABLE} is {value or 'not set'}, and {_no_release(scope)}"
+        )
+    what = (
+        f'is "{value}": neither standard nor strict'
+        if value
+        else "is not set: the CNI plugin tells the agent of no pod"
+    )
+    back = Remedy(f"kubectl -n kube-system set env daemonset aws-node {settings.MODE_VARIABLE}=standard", config.ROLLS)
+    return Line("enforcing mode", State.FAILED, f"{settings.MODE_VARIABLE} {what}", source, (back,))
 
 
 def _switch(topic: str, variable: str, off: str) -> Callable[[Scope], Line | str]:
@@ -197,9 +242,16 @@ def _egress(scope: Scope) -> Line | str:
     for name in ("ENABLE_V4_EGRESS", "ENABLE_V6_EGRESS"):
         if scope.cni.is_on(name) is None:
             return unknown("other IP family", f"{DAEMONSET} {name}", f"{name} is set from another object")
-    if scope.cni.is_on("ENABLE_V4_EGRESS"):
-        return "ENABLE_V4_EGRESS is on, and this is no IPv6 cluster"
-    return "pods have no way out by the family that is not enforced"
+    if config.ipv6(scope):
+        return "pods of this IPv6 cluster have no way out by IPv4"
+    if scope.cni.is_on("ENABLE_V6_EGRESS"):
+        off = Remedy(
+            "kubectl -n kube-system set env daemonset aws-node ENABLE_V6_EGRESS=false",
+            f"{config.ROLLS}; pods made before keep IPv6 until they are replaced",
+        )
+        text = "pods of this IPv4 cluster also have an IPv6 way out (ENABLE_V6_EGRESS), which no policy restricts"
+        return Line("other IP family", State.FAILED, text, f"{DAEMONSET} ENABLE_V6_EGRESS", (off,))
+    return "pods of this IPv4 cluster have no way out by IPv6"
 
 
 def _engines(_: Scope) -> str:
@@ -210,6 +262,10 @@ def _node_kinds(scope: Scope) -> Line | str:
     nodes = list(scope.world.nodes.values())
     if not nodes:
         return unknown("node kinds", "nodes in the API", "there are no nodes")
+    unread = scope.world.unread("pods", "namespaces", *_POLICY_KINDS)
+    if unread and any(intent.without_agent(node) for node in nodes):
+        text = f"whether policies select pods where nothing enforces them is not known: {unread}"
+        return unknown("node kinds", "nodes in the API", text)
     counts = Counter(_kind_name(node) for node in nodes)
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
@@ -223,8 +279,12 @@ def _kernels(scope: Scope) -> Line | str:
     nodes = scope.world.nodes.values()
     info = [(node.get("status") or {}).get("nodeInfo") or {} for node in nodes if not intent.without_agent(node)]
     counts = Counter(str(one.get("kernelVersion") or "") for one in info)
-    if not counts or "" in counts:
-        return unknown("node kernels", "nodes in the API", "a node does not say which kernel it has")
+    if not counts:
+        return unknown("node kernels", "nodes in the API", "there is no node that can have an agent")
+    odd = next((release for release in counts if config.kernel_version(release) is None), None)
+    if odd is not None:
+        text = f'"{odd}" is no release of a kernel' if odd else "a node does not say which kernel it has"
+        return unknown("node kernels", "nodes in the API", text)
     listed = [f"{release} ({count})" for release, count in sorted(counts.items())]
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return f"{', '.join(listed[:SHOWN])}{more}; programs need {settings.FIRST_KERNEL} or newer"
@@ -267,7 +327,7 @@ TOPICS = (
         ("configmaps", "policyendpoints"),
         _controller,
     ),
-    Topic("CRDs", "/apis/networking.k8s.aws", (findings.NO_CRD,), _AWS_KINDS, _crds),
+    Topic("CRDs", CRD_PATH, (findings.NO_CRD,), _AWS_KINDS, _crds),
     Topic(
         "rights of aws-node",
         f"ClusterRole {settings.AWS_NODE}",
@@ -299,12 +359,19 @@ TOPICS = (
     ),
     Topic("veth prefix", f"{DAEMONSET} AWS_VPC_K8S_CNI_VETHPREFIX", (findings.VETH_PREFIX,), ("daemonsets",), _veth),
     Topic("other IP family", f"{DAEMONSET} ENABLE_V4_EGRESS", (findings.V4_EGRESS,), ("daemonsets",), _egress),
-    Topic("other engines", "DaemonSets in the API", (findings.OTHER_ENGINE,), ("daemonsets",), _engines),
+    Topic(
+        "other engines",
+        "DaemonSets in the API",
+        (findings.OTHER_ENGINE,),
+        ("daemonsets",),
+        _engines,
+        all_daemonsets=True,
+    ),
     Topic(
         "node kinds",
         "nodes in the API",
         (findings.NOT_ENFORCED_HERE,),
-        ("nodes", "pods", "networkpolicies"),
+        ("nodes",),
         _node_kinds,
     ),
     Topic("node kernels", "nodes in the API", (findings.OLD_KERNEL,), ("nodes",), _kernels),

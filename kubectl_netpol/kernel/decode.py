@@ -6,7 +6,7 @@ import gc
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -85,6 +85,13 @@ class _PackedTable(LpmTable):
         position = self._position(int(prefix.network_address), prefix.prefixlen)
         return None if position is None else self._entry(position)
 
+    def contents(self) -> dict[tuple[int, int], frozenset[tuple[int, ...]]]:
+        used, size, values = _USED[self._layout.role], self._layout.value_size, self._values
+        return {
+            prefix: used(values[position * size : (position + 1) * size])
+            for position, prefix in enumerate(self._prefixes())
+        }
+
     def _position(self, address: int, length: int) -> int | None:
         """The number of the key with this prefix. The first few are searched for: an index of a large table
         takes longer to make than one question needs."""
@@ -152,6 +159,14 @@ def np_slots(value: bytes) -> tuple[Slot, ...]:
 
 def cp_slots(value: bytes) -> tuple[ClusterSlot, ...]:
     return tuple(ClusterSlot._make(fields) for fields in layouts.CP_SLOT.iter_unpack(value))
+
+
+def _used(structure: struct.Struct) -> Callable[[bytes], frozenset[tuple[int, ...]]]:
+    """Slots of a value that say something. Values are few: most peers are allowed on the same ports."""
+    return lru_cache(maxsize=8192)(lambda value: frozenset(filter(any, structure.iter_unpack(value))))
+
+
+_USED = {"np": _used(layouts.NP_SLOT), "cp": _used(layouts.CP_SLOT)}
 
 
 def pod_states(keys: bytes, values: bytes) -> dict[int, int]:

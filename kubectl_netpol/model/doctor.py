@@ -47,5 +47,7 @@ class Probe:
     """--keep: it stays until its deadline."""
     error: str = ""
     hint: str = ""
+    tried: bool = True
+    """Not where it could not be told which node to take."""
     document: Json | None = None
     """The node as the reader saw it, without pods."""

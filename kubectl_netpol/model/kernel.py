@@ -72,6 +72,13 @@ class LpmTable:
     def get(self, prefix: Network) -> LpmEntry | None:
         return self._by_prefix.get(prefix)
 
+    def contents(self) -> dict[tuple[int, int], frozenset[tuple[int, ...]]]:
+        """(address without host bits, length) -> the slots that say something: for comparing whole maps."""
+        return {
+            (int(entry.prefix.network_address), entry.prefix.prefixlen): frozenset(filter(any, entry.slots))
+            for entry in self.entries
+        }
+
 
 class ConntrackEntry(NamedTuple):
     """One entry of aws_conntrack_map: a flow that a program let pass. None: the layout has no such field."""

@@ -154,11 +154,21 @@ class World:
         """``slices.EndpointIndex`` by namespace; "" for those of the cluster."""
         self.rule_maps: dict[Any, Any] = {}
         """Rule maps that ``diagnose.expected`` made last."""
+        self.plain_maps: dict[Any, Any] = {}
+        """What ``diagnose.plain`` made of the same slices, for comparing whole maps."""
         self._unread: dict[tuple[str, ...], str] = {}
 
     @cached_property
     def pods_of(self) -> Mapping[str, list[Json]]:
         return _by_namespace(self.snapshot.items("pods"))
+
+    @cached_property
+    def pods_on(self) -> Mapping[str, list[Json]]:
+        """By node."""
+        found: dict[str, list[Json]] = defaultdict(list)
+        for pod in self.snapshot.items("pods"):
+            found[node_of(pod)].append(pod)
+        return found
 
     @cached_property
     def _pods_by_name(self) -> dict[str, dict[str, Json]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kubectl_netpol.model.doctor import Line, State
-from kubectl_netpol.report.check import finding_data
+from kubectl_netpol.report.check import ALIKE, finding_data
 from kubectl_netpol.report.output import API_VERSION
 from kubectl_netpol.report.text import clean, indent, table
 
@@ -15,13 +16,31 @@ Json = dict[str, Any]
 
 def as_text(lines: Sequence[Line], notes: Iterable[str], wide: bool, with_headers: bool) -> str:
     columns = ["TOPIC", "STATE", "FOUND", *(["READ FROM"] if wide else [])]
-    cells = [[one.topic, one.state.value, one.text, *([one.source] if wide else [])] for one in lines]
+    shown = list(lines if wide else _some(lines))
+    cells = [[one.topic, one.state.value, one.text, *([one.source] if wide else [])] for one in shown]
     found = [summary(lines), *(f"  note: {note}" for note in notes), ""]
     found.append(indent(table(columns, cells, with_headers=with_headers)))
-    for one in lines:
-        if one.state is State.FAILED:
+    for one in shown:
+        if one.state is State.FAILED and (one.finding is not None or one.remedies):
             found += ["", *_mending(one)]
     return "\n".join(clean(part) for line in found for part in line.split("\n"))
+
+
+def _some(lines: Iterable[Line]) -> Iterator[Line]:
+    """Of findings of one code the first ones: a fault of all nodes is told of some, and how many more there are."""
+    counts = Counter(_alike(one) for one in lines)
+    told: Counter[tuple[str, str]] = Counter()
+    for one in lines:
+        kind = _alike(one)
+        told[kind] += 1
+        if told[kind] <= ALIKE:
+            yield one
+        elif told[kind] == ALIKE + 1:
+            yield Line(one.topic, one.state, f"{counts[kind] - ALIKE} more like it; -o wide tells all", one.source)
+
+
+def _alike(one: Line) -> tuple[str, str]:
+    return one.topic, one.finding.code if one.finding is not None else ""
 
 
 def summary(lines: Sequence[Line]) -> str:

@@ -701,6 +701,7 @@ def the_prefix_of_host_veths_is_another(objects: Objects) -> None:
 
 @objects("NPE611", "P23 A70")
 def ipv4_leaves_an_ipv6_cluster(objects: Objects) -> None:
+    _egress(objects, [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}], [{"cidr": "0.0.0.0/0"}])
     objects.flag("enable-ipv6", "true")
     objects.env("ENABLE_V4_EGRESS", "true")
 

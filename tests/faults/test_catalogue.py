@@ -60,6 +60,13 @@ def test_fault_of_the_kernel(fault: Fault) -> None:
         judge(fault, world.check(world.read(lab)))
 
 
+def test_ipv4_egress_matters_where_a_policy_restricts_egress(healthy: Snapshot) -> None:
+    objects = world.Objects.of(healthy)
+    objects.flag("enable-ipv6", "true")
+    objects.env("ENABLE_V4_EGRESS", "true")
+    assert world.check(objects.snapshot()).findings == ()
+
+
 def test_every_code_has_a_fault() -> None:
     made = {fault.code for fault in (*KERNEL, *OBJECTS)}
     assert set(findings.KINDS) - made == set(ELSEWHERE)

@@ -25,6 +25,8 @@ def daemonset(generation: Generation, family: int = 4, mode: str = "standard") -
         {"name": "ENABLE_POD_ENI", "value": "false"},
         {"name": "NETWORK_POLICY_ENFORCING_MODE", "value": mode},
         {"name": "ENABLE_IPv6", "value": str(family == 6).lower()},
+        # On where it is not set: the lab's pods have one interface.
+        *([{"name": "ENABLE_V4_EGRESS", "value": "false"}] if family == 6 else []),
     ]
     agent["args"] = [
         f"--enable-ipv6={str(family == 6).lower()}",

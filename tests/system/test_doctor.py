@@ -112,10 +112,47 @@ def test_the_users_own_rights_are_asked_for(user: User) -> None:
 MAY_ASK = Rule(("create",), ("selfsubjectaccessreviews",))
 
 
+def test_a_user_that_may_look_at_nearly_nothing(user: User) -> None:
+    """Neither nodes nor anything of the CNI: most is unknown, and only what was read is fine."""
+    user.lab.server.users.add(LabUser("nobody", [Rule(("list",), ("pods", "namespaces")), MAY_ASK]))
+    code, found = topics(user, "--as", "nobody")
+    assert code == 1
+    fine = {name for name, one in found.items() if one["state"] == "ok"}
+    assert fine == {"Kubernetes", "PodSecurity"}
+    assert found["rights: API"]["state"] == "failed" and "list nodes" in found["rights: API"]["found"]
+    assert found["debug pod"]["state"] == "unknown" and "--node names a node" in found["debug pod"]["found"]
+    _, named = topics(user, "--as", "nobody", "--node", NODE)
+    assert named["debug pod"]["state"] == "failed" and "get nodes" in named["debug pod"]["found"]
+
+
+def test_who_may_get_aws_node_alone(user: User) -> None:
+    """docs/rbac.md: the right to list all DaemonSets is for other engines alone."""
+    user.lab.server.faults.http(403, "/apis/apps/v1/daemonsets", message="not yours")
+    code, found = topics(user, "--api-only")
+    assert code == 3
+    assert {name for name, one in found.items() if one["state"] != "ok"} == {"other engines"}
+
+
+def test_a_server_that_fails_at_the_debug_pod(user: User) -> None:
+    """The rest of the answer is there all the same."""
+    user.lab.server.faults.http(500, "/api/v1/nodes/", message="etcd is away")
+    code, found = topics(user)
+    assert code == 1
+    assert found["debug pod"]["state"] == "failed" and "etcd is away" in found["debug pod"]["found"]
+    assert found["VPC CNI"]["state"] == "ok"
+
+
+def test_through_the_tools_of_the_node(user: User) -> None:
+    code, found = topics(user, "--via", "tools")
+    assert (code, found["reading"]["state"]) == (0, "ok"), found["reading"]
+    assert "tcx is not seen" in found["reading"]["found"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("--node", "nowhere"), 'node "nowhere" not found'),
+        (("--node", ""), "--node is empty"),
         (("--node", NODE, "--api-only"), "goes without --api-only"),
         (("--via", "agent"), "goes without --via agent"),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,23 @@ FAILED: list[tuple[str, str, Callable[[Objects], None], str]] = [
     ),
     ("PodSecurity", "does not exist", lambda o: o.drop("namespaces", "kube-system"), "kubectl netpol-ebpf doctor"),
 ]
+MODE = "NETWORK_POLICY_ENFORCING_MODE"
+FAILED += [
+    ("enforcing mode", f'{MODE} is "lax": neither', lambda o: o.env(MODE, "lax"), "kubectl -n kube-system set env"),
+    ("enforcing mode", f"{MODE} is not set: the CNI", lambda o: o.env(MODE, ""), "kubectl -n kube-system set env"),
+    (
+        "other IP family",
+        "IPv4 way out",
+        lambda o: o.flag("enable-ipv6", "true"),
+        "kubectl -n kube-system set env daemonset aws-node ENABLE_V4_EGRESS=false",
+    ),
+    (
+        "other IP family",
+        "IPv6 way out (ENABLE_V6_EGRESS)",
+        lambda o: o.env("ENABLE_V6_EGRESS", "true"),
+        "kubectl -n kube-system set env daemonset aws-node ENABLE_V6_EGRESS=false",
+    ),
+]
 ENFORCE = "pod-security.kubernetes.io/enforce"
 CRASHING = {"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
 
@@ -243,6 +261,191 @@ def test_without_the_daemonset_nothing_is_said_to_be_fine(topic: str) -> None:
     assert one.state is (State.FAILED if topic == "VPC CNI" else State.UNKNOWN)
 
 
+# ---- what was read in part is not shown as fine
+
+
+def _node_without_pods(objects: Objects) -> None:
+    other = copy.deepcopy(node(objects))
+    other["metadata"]["name"] = "other"
+    other["status"]["nodeInfo"]["kernelVersion"] = "4.14.355"
+    objects.lists["nodes"].append(other)
+
+
+def _silent(objects: Objects) -> None:
+    pod = next(p for p in objects.lists["pods"] if p["metadata"]["namespace"] == "kube-system")
+    del pod["status"]["containerStatuses"]
+
+
+def _unread(kind: str, *more: Callable[[Objects], None]) -> Callable[[Objects], None]:
+    def fault(objects: Objects) -> None:
+        for one in more:
+            one(objects)
+        objects.lists[kind], objects.unread[kind] = [], "forbidden by the lab"
+
+    return fault
+
+
+PARTLY: list[tuple[str, str, Callable[[Objects], None]]] = [
+    ("agent running", "does not say whether its container aws-eks-nodeagent runs", _silent),
+    ("agent restarts", "does not say whether its container aws-eks-nodeagent runs", _silent),
+    (
+        "CRDs",
+        "whether the agent needs them is not known: forbidden by the lab",
+        _unread("daemonsets", lambda o: o.absent.add("clusterpolicyendpoints")),
+    ),
+    (
+        "enforcing mode",
+        "strict, and whether policies select all pods is not known: clusternetworkpolicies: forbidden",
+        _unread("clusternetworkpolicies", lambda o: o.env(MODE, "strict"), lambda o: o.drop("pods", "access")),
+    ),
+    ("node kinds", "whether policies select pods where nothing enforces them", _unread("networkpolicies", _fargate)),
+    (
+        "node kernels",
+        '"new and shiny" is no release of a kernel',
+        lambda o: _set(node(o)["status"]["nodeInfo"], "kernelVersion", "new and shiny"),
+    ),
+    (
+        "rights of aws-node",
+        "it may not get, list, watch clusterpolicyendpoints, and the tags of images",
+        lambda o: (o.one("clusterroles", "aws-node")["rules"].pop(), _version(o, "edge", "v1.23.1"))[1],
+    ),
+    ("rights: API", "was asked for none", lambda o: o.lists["accessreviews"].clear()),
+]
+
+
+@pytest.mark.parametrize(("topic", "text", "fault"), PARTLY, ids=[row[0] for row in PARTLY])
+def test_what_was_read_in_part_is_not_fine(topic: str, text: str, fault: Callable[[Objects], None]) -> None:
+    objects = healthy()
+    fault(objects)
+    found = [one for one in told(objects) if one.topic == topic]
+    assert found[0].state is State.UNKNOWN and text in found[0].text, found
+
+
+def test_a_node_without_pods_has_a_kernel_too() -> None:
+    objects = healthy()
+    _node_without_pods(objects)
+    [one] = [line for line in told(objects) if line.topic == "node kernels"]
+    assert one.state is State.FAILED and "node other has kernel 4.14.355" in one.text
+
+
+def test_kernels_are_told_where_the_agent_cannot_be() -> None:
+    """An old kernel is one whatever is known of the DaemonSet and the pods."""
+    objects = healthy()
+    node(objects)["status"]["nodeInfo"]["kernelVersion"] = "4.14.355"
+    for kind in ("pods", "daemonsets"):
+        objects.lists[kind], objects.unread[kind] = [], "forbidden by the lab"
+    assert of("node kernels", told(objects)).state is State.FAILED
+
+
+def test_who_may_get_aws_node_alone_learns_its_settings() -> None:
+    """docs/rbac.md: listing DaemonSets is needed for other engines only."""
+    objects = healthy()
+    objects.unread["daemonsets"] = "only kube-system/aws-node was read: forbidden by the lab"
+    found = told(objects)
+    assert {one.topic for one in found if one.state is not State.OK} == {"other engines"}
+    assert of("other engines", found).state is State.UNKNOWN
+
+
+def test_rights_and_crds_are_told_before_the_agent_is_switched_on() -> None:
+    objects = healthy()
+    objects.flag("enable-network-policy", "false")
+    objects.one("clusterroles", "aws-node")["rules"] = []
+    objects.absent.add("clusterpolicyendpoints")
+    found = told(objects)
+    assert of("rights of aws-node", found).state is of("CRDs", found).state is State.FAILED
+
+
+def test_the_mode_of_releases_that_know_none_and_of_those_that_need_none() -> None:
+    for cni, agent, text in (
+        ("v1.16.0", "v1.0.7", "standard: a pod"),
+        ("v1.19.2", "v1.1.6", "standard, as it is not set: a pod"),
+    ):
+        objects = healthy()
+        _version(objects, agent, cni)
+        objects.env(MODE, "")
+        one = of("enforcing mode", told(objects))
+        assert one.state is State.OK and one.text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "namespace", "text"),
+    [
+        ("list", "pods", "", "the answers of all verbs have gaps"),
+        ("list", "policyendpoints", "", "the answers of explain, check, drops and capture have gaps"),
+        ("list", "daemonsets", "", "check and capture cannot tell all of the CNI's settings"),
+        ("create", "pods", "kube-system", "maps, conntrack and drops need them, and explain and check go with --api"),
+    ],
+)
+def test_which_verbs_lack_what(verb: str, resource: str, namespace: str, text: str) -> None:
+    objects = healthy()
+    objects.lists["accessreviews"].append(review(verb, resource, namespace, allowed=False))
+    found = [one for one in told(objects) if one.topic.startswith("rights:") and one.state is State.FAILED]
+    assert len(found) == 1 and text in found[0].text
+
+
+# ---- nothing in a cluster or bundle ends it
+
+
+WEIRD: list[Any] = [None, 5, -1, "x", "\x1b[31m", [], {}, [1], ["a"], {"a": 1}, True, [None], [{}], 1e99]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    inner: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from places(one, (*path, key))
+
+
+@pytest.mark.parametrize("kind", sorted(healthy().lists))
+def test_objects_of_any_shape_are_answered(kind: str) -> None:
+    """Each field of one object of each kind, with each kind of value, where all checks look."""
+    base = healthy()
+    base.env(MODE, "strict")
+    _event(base)
+    base.lists["nodes"].append({**copy.deepcopy(node(base)), "metadata": {"name": "f", "labels": FARGATE}})
+    base.lists["pods"].append(
+        {"metadata": {"name": "p", "namespace": "default"}, "spec": {"nodeName": "f"}, "status": {"podIP": "10.0.0.1"}}
+    )
+    for path in [place for one in base.lists[kind][:1] for place in places(one)]:
+        for value in WEIRD:
+            objects = copy.copy(base)
+            objects.lists = {**base.lists, kind: copy.deepcopy(base.lists[kind])}
+            place = objects.lists[kind][0]
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = value
+            found = told(objects)
+            assert {one.topic for one in found} == set(NAMES)
+            assert "\x1b" not in report.as_text(found, (), True, True)
+
+
+FARGATE = {"eks.amazonaws.com/compute-type": "fargate"}
+
+
+def test_an_object_of_another_shape_makes_its_topics_unknown() -> None:
+    objects = healthy()
+    objects.one("configmaps", "amazon")["data"] = "true"
+    one = of("controller", told(objects))
+    assert one.state is State.UNKNOWN
+    assert one.text == "configmaps: amazon-vpc-cni does not have the shape of its kind"
+
+
+def test_a_fault_of_all_nodes_is_told_of_some() -> None:
+    objects = healthy()
+    for number in range(9):
+        other = copy.deepcopy(node(objects))
+        other["metadata"]["name"] = f"node-{number}"
+        other["status"]["nodeInfo"]["kernelVersion"] = "4.14.355"
+        objects.lists["nodes"].append(other)
+    found = told(objects)
+    assert "node kernels" in report.as_text(found, (), False, True)
+    assert report.as_text(found, (), False, True).count("has kernel 4.14") == 6
+    assert "6 more like it; -o wide tells all" in report.as_text(found, (), False, True)
+    assert report.as_text(found, (), True, True).count("has kernel 4.14") == 18
+    assert report.summary(found) == f"1 of {len(NAMES)} topics failed."
+
+
 def test_auto_mode_has_no_daemonset() -> None:
     objects = healthy()
     objects.drop("daemonsets")
@@ -286,12 +489,40 @@ def test_nothing_is_enforced_is_told_before_there_is_a_policy() -> None:
 
 
 def test_a_debug_pod_that_does_not_start() -> None:
-    probe = Probe(NODE, "image:1", error="the image image:1 cannot be pulled", hint="use a mirror")
+    probe = Probe(NODE, "image:1", error="the image image:1 cannot be pulled", hint="use a mirror with --image")
     found = told(healthy(), probe)
     one = of("debug pod", found)
-    assert (one.state, one.text) == (State.FAILED, "the image image:1 cannot be pulled (use a mirror)")
-    assert one.remedies[0].command == f"kubectl netpol-ebpf doctor --node {NODE} --image IMAGE"
+    assert (one.state, one.text) == (State.FAILED, "the image image:1 cannot be pulled (use a mirror with --image)")
+    assert [r.command for r in one.remedies] == [f"kubectl netpol-ebpf doctor --node {NODE} --image IMAGE"]
     assert "reading" not in {line.topic for line in found}
+
+
+@pytest.mark.parametrize(
+    ("node", "hint", "commands"),
+    [
+        (NODE, "choose one with --debug-namespace", [f"netpol-ebpf doctor --node {NODE} --debug-namespace NAMESPACE"]),
+        (NODE, "needs a longer --start-timeout", [f"netpol-ebpf doctor --node {NODE} --start-timeout 180"]),
+        (
+            NODE,
+            "with --image, or read it otherwise: --via tools",
+            [f"netpol-ebpf doctor --node {NODE} --image IMAGE", f"netpol-ebpf doctor --node {NODE} --via tools"],
+        ),
+        (NODE, "`kubectl auth can-i create pods -n x` shows it", ["auth can-i create pods -n x"]),
+        (NODE, "", [f"describe node {NODE}"]),
+        ("", "", ["get nodes"]),
+    ],
+)
+def test_what_mends_a_debug_pod_is_what_its_error_names(node: str, hint: str, commands: list[str]) -> None:
+    one = of("debug pod", told(healthy(), Probe(node, "i", error="no", hint=hint)))
+    assert [r.command for r in one.remedies] == [f"kubectl {command}" for command in commands]
+
+
+def test_a_debug_pod_that_was_not_tried() -> None:
+    """Which node to take could not be told: that is not a failure of debug pods."""
+    found = told(healthy(), Probe("", "i", error="nodes: forbidden", tried=False))
+    one = of("debug pod", found)
+    assert (one.state, one.text) == (State.UNKNOWN, "nodes: forbidden; --node names a node to try")
+    assert doctoring.exit_code(found) == 3
 
 
 def test_a_reading_that_fails() -> None:
@@ -303,7 +534,22 @@ def test_a_reading_that_fails() -> None:
     assert one.text == "part of it was refused: programs: EPERM: refused and 1 more"
     bottlerocket = healthy()
     node(bottlerocket)["status"]["nodeInfo"]["osImage"] = "Bottlerocket OS 1.20"
-    assert "--selinux-type super_t" in of("reading", told(bottlerocket, Probe(NODE, "i", 1.0, document=refused))).text
+    one = of("reading", told(bottlerocket, Probe(NODE, "i", 1.0, document=refused)))
+    assert "--selinux-type super_t" in one.text and one.remedies[0].command.endswith(
+        f"--node {NODE} --selinux-type super_t"
+    )
+
+
+def test_what_the_tools_cannot_see_is_said_and_no_fault() -> None:
+    tcx = {"what": "tcx", "error": "tc does not show programs that are attached by tcx"}
+    one = of("reading", told(healthy(), Probe(NODE, "i", 1.0, document={**DOCUMENT, "via": "tools", "errors": [tcx]})))
+    assert one.state is State.OK and "tcx is not seen with --via tools" in one.text
+    one = of("reading", told(healthy(), Probe(NODE, "i", 1.0, document={**DOCUMENT, "errors": [tcx]})))
+    assert (one.state, one.text.partition(":")[0]) == (State.FAILED, "part of it could not be read")
+    pins = {"what": "pins", "error": "no bpffs"}
+    document = {**DOCUMENT, "via": "tools", "errors": [tcx, pins]}
+    one = of("reading", told(healthy(), Probe(NODE, "i", 1.0, document=document)))
+    assert one.state is State.FAILED and one.remedies[0].command.endswith("--via python")
 
 
 def test_without_a_debug_pod_and_of_a_bundle() -> None:

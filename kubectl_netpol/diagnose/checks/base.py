@@ -62,7 +62,15 @@ class Scope:
 
     @cached_property
     def keys(self) -> frozenset[PodKey]:
-        return frozenset(map(key_of, self.pods))
+        return frozenset(self._by_key)
+
+    @cached_property
+    def _by_key(self) -> Mapping[PodKey, Json]:
+        return {key_of(pod): pod for pod in self.pods}
+
+    def pods_among(self, keys: Iterable[PodKey]) -> list[Json]:
+        """The asked pods with these keys, in the order of their names."""
+        return [self._by_key[key] for key in sorted(keys) if key in self._by_key]
 
     @cached_property
     def policies(self) -> tuple[Json, ...]:
@@ -169,11 +177,8 @@ class NodeCase:
     @cached_property
     def running(self) -> tuple[Json, ...]:
         """All pods with a network of their own that run there, asked about or not."""
-        return tuple(
-            pod
-            for pod in self.scope.world.snapshot.items("pods")
-            if node_of(pod) == self.name and not on_host_network(pod) and not finished(pod)
-        )
+        pods = self.scope.world.pods_on.get(self.name, ())
+        return tuple(pod for pod in pods if not on_host_network(pod) and not finished(pod))
 
     def made(
         self, kind: Kind, title: str, evidence: Iterable[Evidence] = (), remedies: Iterable[Remedy] = ()

@@ -33,11 +33,11 @@ def of_cluster(scope: Scope, *, wanted: bool = False) -> Iterator[Finding]:
     """
     yield from _controller(scope, wanted=wanted)
     yield from _switched_off(scope, wanted=wanted)
-    yield from _crds(scope)
+    yield from _crds(scope, wanted=wanted)
     yield from _versions(scope)
-    yield from _rights(scope)
+    yield from _rights(scope, wanted=wanted)
     yield from _agents(scope)
-    yield from _plugins(scope)
+    yield from _plugins(scope, wanted=wanted)
     yield from _engines(scope)
     yield from _sandboxes(scope)
 
@@ -118,20 +118,19 @@ def _switched_off(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         yield _made(findings.LEFT_ON, title, evidence, (clean,))
 
 
-def _crds(scope: Scope) -> Iterator[Finding]:
+def _crds(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     """Agent facts 8.6: the agent waits for what it watches, from 1.3.0 on for ClusterPolicyEndpoints too."""
     world, cni = scope.world, scope.cni
-    wanted = [("policyendpoints", bool(policies_of(world)) or cni.policy_enabled is True)]
+    on = cni.policy_enabled is True or (wanted and cni.known)
     newer = cni.agent is not None and cni.agent >= settings.FIRST_WITH_CLUSTER_POLICIES
-    wanted.append(("clusterpolicyendpoints", newer and cni.policy_enabled is True))
-    for kind, needed in wanted:
+    for kind, needed in (("policyendpoints", on or bool(policies_of(world))), ("clusterpolicyendpoints", on and newer)):
         if not needed or not world.snapshot.get(kind).absent:
             continue
         agent = f"agent {cni.agent}" if cni.agent else "the agent"
         title = f"the CRD {kind}.networking.k8s.aws is not installed: {agent} cannot watch what it has to enforce"
         evidence = (
             Evidence(f"/apis/networking.k8s.aws/v1alpha1/{kind}", "404"),
-            Evidence(DAEMONSET, f"{agent}, network policies on"),
+            Evidence(DAEMONSET, f"{agent}, network policies {'on' if cni.policy_enabled else 'off or not known'}"),
         )
         apply = Remedy(
             "kubectl apply -f https://raw.githubusercontent.com/aws/amazon-network-policy-controller-k8s/main/config/crd/"
@@ -185,7 +184,7 @@ def _defects(scope: Scope) -> Iterator[Finding]:
 # ---- rights
 
 
-def _rights(scope: Scope) -> Iterator[Finding]:
+def _rights(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     """Agent facts 8.6; user pain, rows 14 and 15."""
     world, cni = scope.world, scope.cni
     role = next((r for r in world.snapshot.items("clusterroles") if name_of(r) == settings.AWS_NODE), None)
@@ -194,8 +193,8 @@ def _rights(scope: Scope) -> Iterator[Finding]:
     kinds = ["policyendpoints"]
     if cni.agent is not None and cni.agent >= settings.FIRST_WITH_CLUSTER_POLICIES:
         kinds.append("clusterpolicyendpoints")
-    lost = [f"{verb} {kind}" for kind in kinds for verb in ("get", "list", "watch") if not _may(role, verb, AWS, kind)]
-    if lost and cni.policy_enabled:
+    lost = [f"{verb} {kind}" for kind in kinds for verb in READ if not may(role, verb, AWS, kind)]
+    if lost and (cni.policy_enabled or wanted):
         title = f"ClusterRole {settings.AWS_NODE} lacks the right to {', '.join(lost)}: the agent learns of no change"
         evidence = (
             Evidence(f"ClusterRole {settings.AWS_NODE} rules for {AWS}", _given(role, AWS) or "none"),
@@ -204,7 +203,7 @@ def _rights(scope: Scope) -> Iterator[Finding]:
             ),
         )
         yield _made(findings.AGENT_RIGHTS, title, evidence, (Remedy(f"{ADD_ON} --resolve-conflicts OVERWRITE", ROLLS),))
-    if cni.is_on("ANNOTATE_POD_IP") and not _may(role, "patch", "", "pods"):
+    if cni.is_on("ANNOTATE_POD_IP") and not may(role, "patch", "", "pods"):
         title = (
             f"ANNOTATE_POD_IP is on, and ClusterRole {settings.AWS_NODE} may not patch pods: addresses are seen late"
         )
@@ -220,9 +219,11 @@ def _rights(scope: Scope) -> Iterator[Finding]:
 
 
 AWS = "networking.k8s.aws"
+READ = ("get", "list", "watch")
 
 
-def _may(role: Json, verb: str, group: str, resource: str) -> bool:
+def may(role: Json, verb: str, group: str, resource: str) -> bool:
+    """Whether the rules of a role allow it."""
     for rule in role.get("rules") or ():
         verbs, groups, resources = (rule.get(key) or () for key in ("verbs", "apiGroups", "resources"))
         if rule.get("resourceNames"):
@@ -246,13 +247,21 @@ def _agents(scope: Scope) -> Iterator[Finding]:
     nodes = {node_of(pod) for pod in scope.pods}
     for name in sorted(nodes):
         node = scope.world.nodes.get(name)
-        if node is None or not _has_daemonset(node):
+        if node is None or not has_daemonset(node):
             continue
         yield from _agent(name, scope.agent_pods.get(name), scope)
         yield from _kernel(name, node)
 
 
-def _has_daemonset(node: Json) -> bool:
+def old_kernels(world: World) -> Iterator[Finding]:
+    """Of all nodes, also of those without pods."""
+    for name, node in sorted(world.nodes.items()):
+        if has_daemonset(node):
+            yield from _kernel(name, node)
+
+
+def has_daemonset(node: Json) -> bool:
+    """Whether it is a node on which the DaemonSet aws-node runs."""
     labels = labels_of(node)
     system = labels.get("kubernetes.io/os") or ((node.get("status") or {}).get("nodeInfo") or {}).get("operatingSystem")
     fargate = labels.get("eks.amazonaws.com/compute-type") == "fargate"
@@ -260,7 +269,7 @@ def _has_daemonset(node: Json) -> bool:
 
 
 def _agent(name: str, pod: Json | None, scope: Scope) -> Iterator[Finding]:
-    status = _container(pod)
+    status = agent_status(pod)
     if pod is None:
         title, there = f"no pod of aws-node is on node {name}: nobody writes the maps of its pods", "none"
     elif status is not None and not status.get("ready"):
@@ -305,7 +314,8 @@ def _on_node(found: Finding, node: str) -> Finding:
     return Finding(found.kind, found.title, found.evidence, found.remedies, found.subject, node=node)
 
 
-def _container(pod: Json | None) -> Json | None:
+def agent_status(pod: Json | None) -> Json | None:
+    """What a pod of aws-node says of its agent; None where it says nothing."""
     statuses: Iterable[Json] = ((pod or {}).get("status") or {}).get("containerStatuses") or ()
     return next((one for one in statuses if one.get("name") == settings.AGENT), None)
 
@@ -316,9 +326,14 @@ def _last(status: Json) -> str:
     return ", ".join(filter(None, words))
 
 
+def kernel_version(release: str) -> Version | None:
+    """Of `6.1.147-172.266.amzn2023.x86_64`."""
+    return Version.parse(".".join(release.replace("-", ".").split(".")[:3]))
+
+
 def _kernel(name: str, node: Json) -> Iterator[Finding]:
     release = str(((node.get("status") or {}).get("nodeInfo") or {}).get("kernelVersion") or "")
-    version = Version.parse(".".join(release.replace("-", ".").split(".")[:3]))
+    version = kernel_version(release)
     if version is None or version >= settings.FIRST_KERNEL:
         return
     needs = f"the agent's programs need {settings.FIRST_KERNEL}"
@@ -336,7 +351,7 @@ def _kernel(name: str, node: Json) -> Iterator[Finding]:
 # ---- what gets in the agent's way
 
 
-def _plugins(scope: Scope) -> Iterator[Finding]:
+def _plugins(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     cni = scope.cni
     if cni.is_on("ENABLE_BANDWIDTH_PLUGIN"):
         title = "the bandwidth plugin is on and takes the tc hooks that the agent needs: policies do not go with it"
@@ -362,10 +377,11 @@ def _plugins(scope: Scope) -> Iterator[Finding]:
             f"{ROLLS}; pods made before keep their veths: replace them",
         )
         yield _made(findings.VETH_PREFIX, title, evidence, (back,))
-    if cni.is_on("ENABLE_V4_EGRESS", default=False) and _ipv6(scope):
+    # On where it is not set (README of the VPC CNI, ENABLE_V4_EGRESS).
+    if cni.is_on("ENABLE_V4_EGRESS", default=True) and ipv6(scope) and (wanted or _restrict_egress(scope.world)):
         title = "pods of this IPv6 cluster also have an IPv4 way out (ENABLE_V4_EGRESS), which no policy restricts"
         evidence = (
-            Evidence(f"{DAEMONSET} ENABLE_V4_EGRESS", cni.env.get("ENABLE_V4_EGRESS", "")),
+            Evidence(f"{DAEMONSET} ENABLE_V4_EGRESS", cni.env.get("ENABLE_V4_EGRESS") or "not set, which is on"),
             Evidence("the agent's programs", "look at the cluster's own family, on eth0 alone"),
         )
         off = Remedy(
@@ -374,7 +390,13 @@ def _plugins(scope: Scope) -> Iterator[Finding]:
         yield _made(findings.V4_EGRESS, title, evidence, (off,))
 
 
-def _ipv6(scope: Scope) -> bool:
+def _restrict_egress(world: World) -> bool:
+    """Whether any policy does: where none does, nothing gets past one."""
+    specs = (policy.get("spec") or {} for policy in policies_of(world))
+    return any(spec.get("egress") or "Egress" in (spec.get("policyTypes") or ()) for spec in specs)
+
+
+def ipv6(scope: Scope) -> bool:
     """By the agent's flag, else by the pods' addresses."""
     if scope.cni.ipv6 is not None and "enable-ipv6" in scope.cni.flags:
         return bool(scope.cni.ipv6)

@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.base import PodKey, Scope, policy_text, resource, toward
 from kubectl_netpol.diagnose.dns import dns_answers
-from kubectl_netpol.diagnose.layers import api_verdicts
+from kubectl_netpol.diagnose.layers import resolution_verdicts
 from kubectl_netpol.diagnose.plan import service_legs
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
 from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, Direction, Flow, Network, host_network
@@ -170,10 +170,11 @@ def _block(rule: RulePeer) -> Network | None:
 def _domains(policy: Json, scope: Scope) -> Iterator[Finding]:
     """Agent facts 9, row 15. The agent of EKS Auto Mode enforces them."""
     found = controller.resolution(policy, scope.world).domains
+    if not found:
+        return
     keys = scope.selected(policy)
-    pods = [pod for pod in scope.pods if (namespace_of(pod), name_of(pod)) in keys]
-    open_agent = [pod for pod in pods if not _on_auto_mode(pod, scope.world)]
-    if not found or not open_agent:
+    open_agent = [pod for pod in scope.pods_among(keys) if not _on_auto_mode(pod, scope.world)]
+    if not open_agent:
         return
     names = ", ".join(sorted({one.name for one in found})[:SHOWN])
     title = (
@@ -303,7 +304,7 @@ def _services(policy: Json, scope: Scope) -> Iterator[Finding]:
     world = scope.world
     if kind_of(policy) == CLUSTER_POLICY or world.unread("services", "networkpolicies", "applicationnetworkpolicies"):
         return
-    pod = next((one for one in scope.pods if (namespace_of(one), name_of(one)) in scope.selected(policy)), None)
+    pod = next(iter(scope.pods_among(scope.selected(policy))), None)
     if pod is None or pod_ip(pod) is None or not scope.comparable(policy):
         return
     wanted = controller.resolution(policy, world).wanted[Direction.EGRESS]
@@ -337,7 +338,7 @@ def _service(policy: Json, pod: Json, service: Json, scope: Scope) -> Iterator[F
         legs = service_legs(pod, service, Flow(own, address, protocol, entry["port"]), scope.world)
         if legs is None:
             continue
-        (intent, resolved, _), reasons = api_verdicts(legs[0], scope.world)
+        intent, resolved, reasons = resolution_verdicts(legs[0], scope.world)
         told = [one for one in reasons if one.code in SERVICE_RULES]
         if intent.decision is Decision.ALLOW and resolved.decision is Decision.DENY and told:
             port = legs[0].ends.flow.port_text

@@ -1,0 +1,249 @@
+"""`check -A` of 500 nodes and 15,000 pods from a bundle: time, memory, requests; and how they grow.
+
+`python bench/check_all.py [PODS ...]`. The cluster is that of ``bench.cluster``, 30 pods a node; each node's document
+has the programs, filters, pins and maps that an agent would have made, filled by the model of the agent. Of the second
+one each hundredth pod has a fault. Each command is a process of its own, and its peak memory its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import cluster
+from kubectl_netpol import bundle
+from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
+from kubectl_netpol.kernel import layouts
+from kubectl_netpol.kernel.identity import identifiers, veth_names
+from kubectl_netpol.model.flow import Direction, Network
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, pod_ip
+from tests.lab import cni_objects
+from tests.lab.agent import GENERATIONS
+from tests.unit import builders
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = (1500, 15_000)
+PODS_OF_NODE = (30, 30)
+GENERATION = GENERATIONS["1.4.2"]
+EACH_FAULTY = 100
+HOOKS = {Direction.INGRESS: "egress", Direction.EGRESS: "ingress"}
+Pairs = list[tuple[bytes, bytes]]
+
+
+# ---- the cluster
+
+
+def build(pods: int) -> Snapshot:
+    """All that `check -A` reads of the API."""
+    cluster.PODS_OF_NODE = PODS_OF_NODE
+    lists = cluster.build(pods, pods // 20)
+    daemonset = cni_objects.daemonset(GENERATION)
+    for pod in lists["pods"]:
+        if pod["metadata"]["labels"].get("k8s-app") == "aws-node":
+            # As the tool keeps them: without what the containers are told.
+            containers = daemonset["spec"]["template"]["spec"]["containers"]
+            pod["spec"]["containers"] = [{"name": c["name"], "image": c["image"]} for c in containers]
+    settings = {
+        "daemonsets": [daemonset],
+        "configmaps": [cni_objects.config_map()],
+        "clusterroles": [cni_objects.cluster_role()],
+        "versions": [{"metadata": {"name": "kubernetes"}, "gitVersion": "v1.32.9-eks-1"}],
+        "events": [],
+    }
+    collections = {kind: Collection(tuple(items)) for kind, items in {**lists, **settings}.items()}
+    collections["applicationnetworkpolicies"] = Collection((), absent=True)
+    return Snapshot(collections, {}, "2026-01-02T03:04:05Z", "bench", "default")
+
+
+# ---- the nodes
+
+
+@cache
+def _key(prefix: Network) -> bytes:
+    return builders.lpm_key(str(prefix))
+
+
+@cache
+def _value(slots: tuple[tuple[int, ...], ...], width: int) -> bytes:
+    return b"".join(builders.u32(*slot) for slot in slots).ljust(24 * 4 * width, b"\0")
+
+
+def _rules(maps: ExpectedMaps) -> Pairs:
+    return [(_key(entry.prefix), _value(tuple(map(tuple, entry.slots)), 3)) for entry in maps.table.entries]
+
+
+def _tiers(maps: ExpectedMaps) -> Pairs:
+    found = []
+    for entry in maps.tier_table.entries:
+        found.append((_key(entry.prefix), _value(tuple(tuple(slot) for slot in entry.slots), 4)))
+    return found
+
+
+class _Node:
+    """The document of one node, pod by pod."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sections: dict[str, list[Json]] = defaultdict(list)
+        self.number = 100
+        self.programs: dict[tuple[str, Direction], int] = {}
+        self.add_map("maps/global_aws_conntrack_map", 9, 24, 16, [])
+        self.add_map("maps/global_policy_events", 27, 0, 0, None)
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
+
+    def add_map(self, path: str, kind: int, key: int, value: int, entries: Pairs | None) -> int:
+        number = self.next()
+        self.sections["maps"].append(_map(number, kind, key, value, entries))
+        self.sections["pins"].append(builders.pin(path, number))
+        return number
+
+    def add(self, pod: Json) -> None:
+        space, name = namespace_of(pod), name_of(pod)
+        index, identifier = self.next(), next(i for i in identifiers(space, name) if "@" in i)
+        self.sections["links"].append(builders.link(veth_names(space, name)[0], index))
+        self.sections["routes"].append(builders.route(str(pod_ip(pod)), index))
+        self.sections["qdiscs"].append(builders.clsact(index))
+        for side in Direction:
+            if (identifier, side) not in self.programs:
+                self.programs[identifier, side] = self.add_program(identifier, side, pod)
+            number = self.programs[identifier, side]
+            self.sections["filters"].append(builders.tc_filter(index, HOOKS[side], f"handle_{side}", number))
+
+    def add_program(self, identifier: str, side: Direction, pod: Json) -> int:
+        maps = expected_maps(pod, side, self.world)
+        default = layouts.DEFAULT_ALLOW
+        states = {key: default if state is None else state for key, state in maps.states.items()}
+        rules = _rules(maps) if maps.listed else []
+        ids = [
+            self.add_map(f"maps/{identifier}_{side}_map", 11, 8, 288, rules),
+            self.add_map(f"maps/{identifier}_cp_{side}_map", 11, 8, 384, _tiers(maps)),
+            self.add_map(
+                f"maps/{identifier}_{side}_pod_state_map",
+                1,
+                4,
+                1,
+                [(builders.u32(key), bytes([state])) for key, state in states.items()],
+            ),
+        ]
+        number = self.next()
+        self.sections["programs"].append(builders.program(number, [*ids, 101, 102]))
+        self.sections["pins"].append(builders.pin(f"programs/{identifier}_handle_{side}", number))
+        return number
+
+    def document(self) -> Json:
+        return builders.document(**self.sections)
+
+
+def _map(number: int, kind: int, key: int, value: int, entries: Pairs | None) -> Json:
+    return builders.map_row(number, kind, key, value, entries)
+
+
+def documents(snapshot: Snapshot) -> Iterator[tuple[str, Json]]:
+    """Each node as the reader would find it."""
+    world = World(snapshot)
+    by_node: dict[str, list[Json]] = defaultdict(list)
+    for pod in snapshot.items("pods"):
+        if not on_host_network(pod):
+            by_node[node_of(pod)].append(pod)
+    for name, pods in sorted(by_node.items()):
+        node = _Node(world)
+        for pod in pods:
+            node.add(pod)
+        yield name, node.document()
+
+
+def with_faults(name: str, document: Json) -> Json:
+    """One filter of each hundredth pod is gone."""
+    number = int(name.split(".")[0].replace("ip-10-0-", "").replace("-", ""))
+    kept = [one for at, one in enumerate(document["filters"]) if (number * 60 + at) % (2 * EACH_FAULTY)]
+    return {**document, "filters": kept}
+
+
+# ---- what is measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process."""
+
+    seconds: float
+    cpu: float
+    mib: float
+    output: str
+    code: int
+
+
+def run(*argv: str) -> Measured:
+    """The command as a process whose peak memory is its own."""
+    import resource
+
+    with tempfile.NamedTemporaryFile() as peak:
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        command = [sys.executable, "-IS", str(ROOT / "bench" / "peak.py"), peak.name, sys.executable, *argv]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Measured(seconds, cpu, int(Path(peak.name).read_text()) / 1024, done.stdout, done.returncode)
+
+
+PARSE = """
+import gzip, json, sys, tarfile
+with tarfile.open(sys.argv[1], "r:gz") as tar:
+    for member in tar:
+        json.loads(tar.extractfile(member).read())
+"""
+
+
+def measure(pods: int, folder: Path) -> None:
+    snapshot = build(pods)
+    nodes = dict(documents(snapshot))
+    made = {"clean": nodes, "1 % faulty": {name: with_faults(name, d) for name, d in nodes.items()}}
+    size = sum(len(json.dumps(d)) for d in nodes.values()) / 2**20
+    policies = len(snapshot.items("networkpolicies"))
+    print(f"\n  {pods} pods on {len(nodes)} nodes, {policies} policies, {size:.0f} MiB of documents")
+    print(f"  {'':44} {'seconds':>8} {'cpu':>7} {'ratio':>7} {'MiB':>7}  code", flush=True)
+    base: Measured | None = None
+    for name, found in made.items():
+        path = folder / f"{pods}-{name.split()[0]}.tar.gz"
+        readings = {node: NodeReading(document) for node, document in found.items()}
+        bundle.write(Snapshot(snapshot.collections, readings, snapshot.taken_at, "bench", "default"), str(path))
+        if base is None:
+            base = show("reading and parsing the bundle alone", run("-c", PARSE, str(path)), None)
+        plugin = ("-m", "kubectl_netpol", "check", "-A", "--bundle", str(path))
+        told = show(f"check -A: {name}", run(*plugin), base)
+        print(f"  {'':44} {told.output.strip().splitlines()[-1]}")
+        show(f"check -A --api-only: {name}", run(*plugin, "--api-only"), base)
+
+
+def show(name: str, found: Measured, base: Measured | None) -> Measured:
+    ratio = f"{found.cpu / base.cpu:.1f} x" if base else ""
+    print(f"  {name:44} {found.seconds:8.1f} {found.cpu:7.1f} {ratio:>7} {found.mib:7.0f}  {found.code}", flush=True)
+    return found
+
+
+def main(sizes: Sequence[int] = SIZES) -> None:
+    """`check -A` of large clusters from bundles: time, memory, against reading the same bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        for pods in sizes:
+            measure(pods, Path(folder))
+
+
+if __name__ == "__main__":
+    main([int(text) for text in sys.argv[1:]] or SIZES)
