@@ -36,7 +36,7 @@ from tests.unit import builders
 Json = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = (1500, 15_000)
+SIZES = (1600, 16_000)
 PODS_OF_NODE = (30, 30)
 GENERATION = GENERATIONS["1.4.2"]
 EACH_FAULTY = 100

@@ -19,7 +19,8 @@ import re
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,33 +85,57 @@ def _seconds(taken_at: str) -> int:
 
 def read(path: str) -> Snapshot:
     """Read a bundle file. Raises ``BundleError`` with one line for anything that is not a sound bundle."""
+    with _opened(path) as file:
+        return read_from(file, path)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
     try:
         with Path(path).open("rb") as file:
-            return read_from(file, path)
+            yield file
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BundleError(f"{path!r}: the bundle could not be read: {reason}") from error
 
 
-def read_from(file: IO[bytes], path: str) -> Snapshot:
-    try:
-        members = _members(file, path)
-    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error, RecursionError) as error:
-        raise BundleError(f"{path}: not a bundle, or a damaged one: {error}") from error
+def read_from(file: IO[bytes], path: str, *, nodes: bool = True) -> Snapshot:
+    """``nodes``: also the documents of its nodes; else what its header says of them."""
+    with _archive(path):
+        members = dict(_members(file, path, lambda name: nodes or not name.startswith(NODES)))
     header = members.get("bundle.json")
     if header is None:
         raise BundleError(f"{path}: not a bundle: it holds no bundle.json")
     if header.get("format") != FORMAT:
         found = header.get("format")
         raise BundleError(f"{path}: bundle format {found!r} is not known to this version", "upgrade the plugin")
+    with _contents(path):
+        return _snapshot(header, members, nodes=nodes)
+
+
+NODES = "nodes/"
+
+
+@contextmanager
+def _archive(path: str) -> Iterator[None]:
+    """What is wrong with the file is one line."""
     try:
-        return _snapshot(header, members)
+        yield
+    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error, RecursionError) as error:
+        raise BundleError(f"{path}: not a bundle, or a damaged one: {error}") from error
+
+
+@contextmanager
+def _contents(path: str) -> Iterator[None]:
+    """What is wrong with the objects in it is one line."""
+    try:
+        yield
     except (KeyError, TypeError, AttributeError, ValueError, NodeError) as error:
         raise BundleError(f"{path}: the bundle is damaged: {type(error).__name__}: {error}") from error
 
 
-def _members(file: IO[bytes], path: str) -> dict[str, Json]:
-    members: dict[str, Json] = {}
+def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Json]]:
+    """The members that are wanted, one by one; the file is read to its end for its checksum."""
     total = 0
     # Not tarfile's own "r|gz": that one neither checks the checksum nor misses the end of a truncated file.
     with gzip.GzipFile(fileobj=file, mode="rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
@@ -118,16 +143,15 @@ def _members(file: IO[bytes], path: str) -> dict[str, Json]:
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
                 raise BundleError(f"{path}: the bundle is larger than a bundle can be")
             total += member.size
-            if not member.isfile() or not MEMBER.match(member.name):
+            if not member.isfile() or not MEMBER.match(member.name) or not wanted(member.name):
                 continue
             content = tar.extractfile(member)
             assert content is not None
             document = json.loads(content.read())
             if not isinstance(document, dict):
                 raise BundleError(f"{path}: {member.name} is not a JSON object")
-            members[member.name] = document
+            yield member.name, document
         _read_to_end(plain, path)
-    return members
 
 
 def _read_to_end(plain: gzip.GzipFile, path: str) -> None:
@@ -139,26 +163,35 @@ def _read_to_end(plain: gzip.GzipFile, path: str) -> None:
             raise BundleError(f"{path}: the bundle is larger than a bundle can be")
 
 
-def _snapshot(header: Json, members: Mapping[str, Json]) -> Snapshot:
+def _snapshot(header: Json, members: Mapping[str, Json], *, nodes: bool) -> Snapshot:
     collections = {
         name.removeprefix("cluster/").removesuffix(".json"): _collection(body)
         for name, body in members.items()
         if name.startswith("cluster/")
     }
-    nodes = {str(name): NodeReading(None, str(reason)) for name, reason in header["nodes"].items() if reason}
-    for name, body in members.items():
-        if name.startswith("nodes/"):
-            nodes[str(body["node"])] = NodeReading(check_document(body["document"]))
-    lost = sorted(name for name, reason in header["nodes"].items() if not reason and name not in nodes)
-    if lost:
-        raise ValueError(f"it should hold node {lost[0]}")
+    read = {
+        str(name): NodeReading(None, str(reason)) for name, reason in header["nodes"].items() if reason or not nodes
+    }
+    read.update(_node(body) for name, body in members.items() if name.startswith(NODES))
+    _check_complete(header["nodes"], read)
     return Snapshot(
         collections=collections,
-        nodes=nodes,
+        nodes=read,
         taken_at=str(header["taken_at"]),
         tool_version=str(header["tool_version"]),
         namespace=str(header["namespace"]),
     )
+
+
+def _node(body: Json) -> tuple[str, NodeReading]:
+    return str(body["node"]), NodeReading(check_document(body["document"]))
+
+
+def _check_complete(promised: Mapping[str, Any], found: Container[str]) -> None:
+    """``promised``: node -> why it was not read; empty where its document has to be there."""
+    lost = sorted(name for name, reason in promised.items() if not reason and name not in found)
+    if lost:
+        raise ValueError(f"it should hold node {lost[0]}")
 
 
 def _collection(body: Json) -> Collection:
@@ -169,10 +202,16 @@ def _collection(body: Json) -> Collection:
 
 
 class BundleSource:
-    """A bundle file in the place of a cluster: nothing else is touched."""
+    """A bundle file in the place of a cluster: nothing else is touched.
+
+    Documents of nodes are read from the file when they are asked for: those of a large cluster do not fit into memory
+    together.
+    """
 
     def __init__(self, path: str, namespace: str = "") -> None:
-        self.snapshot = read(path)
+        self._path = path
+        with _opened(path) as file:
+            self.snapshot = read_from(file, path, nodes=False)
         self._namespace = namespace
 
     @property
@@ -196,11 +235,30 @@ class BundleSource:
 
     def nodes(self, requests: Mapping[str, Json], follow: object = None) -> Mapping[str, NodeReading]:
         # A bundle has no programs to ask: the verbs refuse that before.
-        missing = NodeReading(None, "this node is not in the bundle")
-        return {name: self.snapshot.nodes.get(name, missing) for name in requests}
+        found = dict(self.each_node(requests, 1))
+        return {name: found[name] for name in requests}
 
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
-        yield from sorted(self.nodes(requests).items())
+        """In the order of the file; then those that are not in it."""
+        left, found = set(requests), set()
+        if left:
+            for name, reading in self._documents():
+                found.add(name)
+                if name in left:
+                    left.discard(name)
+                    yield name, reading
+        with _contents(self._path):
+            promised = {name: reading.reason for name, reading in self.snapshot.nodes.items() if name in left}
+            _check_complete(promised, found)
+        for name in sorted(left):
+            yield name, NodeReading(None, promised.get(name) or "this node is not in the bundle")
+
+    def _documents(self) -> Iterator[tuple[str, NodeReading]]:
+        with _opened(self._path) as file, _archive(self._path):
+            for _, body in _members(file, self._path, lambda name: name.startswith(NODES)):
+                with _contents(self._path):
+                    read = _node(body)
+                yield read
 
 
 def _within(collection: Collection, namespaces: Sequence[str]) -> Collection:

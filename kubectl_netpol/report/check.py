@@ -66,8 +66,8 @@ def one_pod(report: Report, wide: bool, with_headers: bool) -> str:
         lines += ["", *finding_lines(one, full=True)]
     rows = table(COLUMNS, [cells(row, wide) for row in report.rows], with_headers=with_headers)
     if rows:
-        lines += ["", indent(rows)]
-    return "\n".join(clean(part) for line in lines for part in line.split("\n"))
+        lines += ["", *indent(rows).split("\n")]
+    return "\n".join(map(clean, lines))
 
 
 def after_rows(report: Report, wide: bool) -> str:
@@ -84,7 +84,7 @@ def after_rows(report: Report, wide: bool) -> str:
     if report.unread:
         lines += ["", *(f"not read: {reason}" for reason in report.unread)]
     lines += ["", summary(report)]
-    return "\n".join(clean(part) for line in lines for part in line.split("\n")).lstrip("\n")
+    return "\n".join(map(clean, lines)).lstrip("\n")
 
 
 def summary(report: Report) -> str:
@@ -108,7 +108,11 @@ def summary(report: Report) -> str:
 
 
 def finding_lines(one: Finding, *, full: bool) -> Iterator[str]:
-    """One finding: title, evidence, and what to do."""
+    """One finding: title, evidence, and what to do. A name with a newline makes no line of its own."""
+    return map(clean, _finding_lines(one, full=full))
+
+
+def _finding_lines(one: Finding, *, full: bool) -> Iterator[str]:
     yield f"{one.code} {one.severity} {one.kind.where}: {one.title}"
     for evidence in one.evidence:
         yield f"    {evidence.source}: {evidence.value}"
@@ -171,17 +175,17 @@ def _row_data(row: PodRow) -> Json:
 def as_junit(report: Report, failing: Sequence[Severity]) -> str:
     """One test case a pod, and one for the cluster: a failure for each finding at the threshold, an error if unread."""
     cases = [(row, [one for one in report.findings if row.key in one.pods]) for row in report.rows]
-    rest = [one for one in report.findings if not one.pods]
+    keys = {row.key for row in report.rows}
+    rest = [one for one in report.findings if not one.pods & keys]
     suite = ElementTree.Element("testsuite", name="kubectl netpol-ebpf check")
     for row, found in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname=row.namespace, name=row.name)
+        case = ElementTree.SubElement(suite, "testcase", classname=clean(row.namespace), name=clean(row.name))
         _failures(case, found, failing)
         if row.reason:
             ElementTree.SubElement(case, "error", message=clean(row.reason), type="unread")
     case = ElementTree.SubElement(suite, "testcase", classname="cluster", name="cluster")
     _failures(case, rest, failing)
-    nodes = tuple(f"{reason}" for reason in report.unread)
-    for reason in nodes:
+    for reason in report.unread:
         ElementTree.SubElement(case, "error", message=clean(reason), type="unread")
     listed = list(suite)
     suite.set("tests", str(len(listed)))
@@ -195,7 +199,7 @@ def _failures(case: ElementTree.Element, found: Iterable[Finding], failing: Sequ
     for one in found:
         if one.severity in failing:
             failure = ElementTree.SubElement(case, "failure", type=one.code, message=clean(one.title))
-            failure.text = clean("\n".join(finding_lines(one, full=True)).replace("\n", " | "))
+            failure.text = " | ".join(finding_lines(one, full=True))
 
 
 def as_prometheus(report: Report) -> str:
@@ -210,12 +214,13 @@ def as_prometheus(report: Report) -> str:
         for (code, severity, where), count in sorted(counts.items())
     ]
     lines += ["# HELP netpol_ebpf_pod_findings Findings of one pod.", "# TYPE netpol_ebpf_pod_findings gauge"]
-    lines += [
+    # Each series once: a bundle may hold a pod twice.
+    lines += dict.fromkeys(
         f'netpol_ebpf_pod_findings{{namespace="{_label(row.namespace)}",pod="{_label(row.name)}",'
         f'node="{_label(row.node)}",code="{code}"}} 1'
         for row in report.rows
         for code in row.codes
-    ]
+    )
     lines += [
         "# HELP netpol_ebpf_pods Pods that were checked.",
         "# TYPE netpol_ebpf_pods gauge",
