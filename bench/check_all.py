@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import cluster
 from kubectl_netpol import bundle
+from kubectl_netpol.cluster.api import PAGE
 from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.identity import identifiers, veth_names
@@ -40,6 +41,8 @@ SIZES = (1600, 16_000)
 PODS_OF_NODE = (30, 30)
 GENERATION = GENERATIONS["1.4.2"]
 EACH_FAULTY = 100
+OF_NODE = 6
+"""Requests for one debug pod: `bench/run.py requests` counts them."""
 HOOKS = {Direction.INGRESS: "egress", Direction.EGRESS: "ingress"}
 Pairs = list[tuple[bytes, bytes]]
 
@@ -218,6 +221,9 @@ def measure(pods: int, folder: Path) -> None:
     size = sum(len(json.dumps(d)) for d in nodes.values()) / 2**20
     policies = len(snapshot.items("networkpolicies"))
     print(f"\n  {pods} pods on {len(nodes)} nodes, {policies} policies, {size:.0f} MiB of documents")
+    pages = sum(max(1, -(-len(c.items) // PAGE)) for c in snapshot.collections.values())
+    total = pages + OF_NODE * len(nodes)
+    print(f"  live: {pages} pages of lists and {OF_NODE} requests a node, {total} in all")
     print(f"  {'':44} {'seconds':>8} {'cpu':>7} {'ratio':>7} {'MiB':>7}  code", flush=True)
     base: Measured | None = None
     for name, found in made.items():

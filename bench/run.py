@@ -1,5 +1,5 @@
 """Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps,
-node, agreement, scale.
+node, agreement, scale, check_all.
 
 Absolute times depend on the machine; what counts are the ratios of one run.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import agreement, maps, node, scale, timing
+from bench import agreement, check_all, maps, node, scale, timing
 
 ROOT = timing.ROOT
 BUNDLE = str(ROOT / "kubectl_netpol" / "examples" / "article.tar.gz")
@@ -46,17 +46,22 @@ def startup() -> None:
 
 
 def requests() -> None:
-    """API requests per explain, counted by the lab's API server (needs root, clang and kubectl)."""
+    """API requests of explain and check, counted by the lab's API server (needs root, clang and kubectl)."""
     from tests.lab import article
 
     with article.cluster() as lab:
         article.build(lab)
-        for arguments in (["pod/nginx"], ["pod/nginx", "--from", "pod/accesstrue", "--port", "80"]):
+        for arguments in (
+            ["explain", "pod/nginx"],
+            ["explain", "pod/nginx", "--from", "pod/accesstrue", "--port", "80"],
+            ["check", "-A", "--api-only"],
+            ["check", "-A"],
+        ):
             before = len(lab.server.requests)
-            argv = [sys.executable, "-m", "kubectl_netpol", "explain", *arguments]
-            subprocess.run(argv, cwd=ROOT, env=lab.environment(), stdout=subprocess.DEVNULL, check=True)
+            argv = [sys.executable, "-m", "kubectl_netpol", *arguments]
+            subprocess.run(argv, cwd=ROOT, env=lab.environment(), stdout=subprocess.DEVNULL)
             count = len(lab.server.requests) - before
-            print(f"  explain {' '.join(arguments):45} {count:3} requests")
+            print(f"  {' '.join(arguments):52} {count:3} requests")
 
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -66,6 +71,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "node": node.main,
     "agreement": agreement.main,
     "scale": scale.main,
+    "check_all": check_all.main,
 }
 
 

@@ -32,13 +32,15 @@ REVIEWS_AT_ONCE = 8
 
 
 def read(api: Api, kind: str, debug_namespace: str) -> Collection:
-    """One of ``KINDS``. Raises ``ApiError`` only where the credentials are not accepted."""
+    """One of ``KINDS``, of whatever shape the answer is. Raises ``ApiError`` only where the user is not known."""
     try:
         return KINDS[kind](api, debug_namespace)
     except ApiError as error:
         if error.status == 401:
             raise
         return Collection(reason=error.message)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return Collection(reason=f"the answer does not have the shape of its kind ({type(error).__name__}: {error})")
 
 
 def _daemonsets(api: Api, _: str) -> Collection:
@@ -73,7 +75,9 @@ def _version(api: Api, _: str) -> Collection:
 
 
 def _events(api: Api, _: str) -> Collection:
-    found = _kept("events", api.list(EVENTS, fieldSelector=f"reason={NO_SANDBOX}").items)
+    listed = api.list(EVENTS, fieldSelector=f"reason={NO_SANDBOX}").items
+    # Once more: a bundle must not hold what other events say, whoever answers.
+    found = _kept("events", (event for event in listed if event.get("reason") == NO_SANDBOX))
     return Collection(tuple(sorted(found, key=_seen_at, reverse=True)[:MOST_EVENTS]))
 
 

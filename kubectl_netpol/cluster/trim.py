@@ -60,6 +60,8 @@ FLAGS = frozenset(
     )
 )
 """Flags of the agent (agent facts 8.2) that are kept of the arguments of aws-node's containers."""
+SWITCHES = frozenset(name for name in FLAGS if name.startswith("enable-"))
+"""Those that are true or false: pflag takes no argument after them for their value, only one behind `=`."""
 CONFIG_KEYS = ("enable-network-policy-controller", "enable-windows-ipam", "branch-eni-cooldown")
 """Keys of the ConfigMap amazon-vpc-cni."""
 STATUS_OF_DAEMONSET = (
@@ -165,7 +167,7 @@ def _flags(args: Iterable[Any]) -> list[str]:
     for argument in map(str, args):
         if argument.startswith("-"):
             name, equals, value = argument.lstrip("-").partition("=")
-            waiting = name if name in FLAGS and not equals else ""
+            waiting = name if name in FLAGS - SWITCHES and not equals else ""
             if name in FLAGS:
                 found.append(f"--{name}{equals}{value}")
         elif waiting:

@@ -284,7 +284,9 @@ def test_junit_fails_from_the_threshold_on(failing, codes):
 
 
 def test_junit_tells_what_could_not_be_read_as_an_error():
-    found = suite(report(finding(), rows=[row(reason="node lost"), row("b")], unread=["node n: node lost", "events: no"]))
+    found = suite(
+        report(finding(), rows=[row(reason="node lost"), row("b")], unread=["node n: node lost", "events: no"])
+    )
     assert [(e.tag, e.get("message"), e.get("type")) for e in case(found, "web-1")][1:] == [
         ("error", "node lost", "unread")
     ]

@@ -190,6 +190,8 @@ def _evidence(
 def _others(view: DirectionView) -> str:
     if view.foreign:
         return f"no filter of the agent; {', '.join(view.foreign)}"
+    if view.filters:
+        return f"no filter that packets meet, only {', '.join(one.text for one in view.filters)}"
     return (
         "no filter" if view.clsact else "no clsact qdisc, no filter" if view.clsact is False else "no filter was seen"
     )
@@ -223,9 +225,7 @@ def _veth(case: PodCase, interface: InterfaceView) -> Iterator[Finding]:
     title = f"pod {case.name}: {interface.disputed or interface.evidence[0]}"
     evidence = (
         Evidence("name that the agent looks for", names),
-        Evidence(
-            f"route to the pod on node {case.node}", f"leads to {interface.veth}: {'; '.join(interface.evidence)}"
-        ),
+        Evidence(f"route to the pod on node {case.node}", "; ".join(interface.evidence)),
     )
     look = Remedy(
         "kubectl -n kube-system get daemonset aws-node -o yaml | grep -A1 VETHPREFIX",
