@@ -12,10 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import cluster
 from kubectl_netpol import bundle
 from kubectl_netpol.cluster.api import PAGE
-from kubectl_netpol.diagnose.expected import ExpectedMaps, expected_maps
-from kubectl_netpol.kernel import layouts
-from kubectl_netpol.kernel.identity import identifiers, veth_names
-from kubectl_netpol.model.flow import Direction, Network
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
-from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, on_host_network, pod_ip
+from kubectl_netpol.policy.world import World
+from tests import modelled_node
 from tests.lab import cni_objects
 from tests.lab.agent import GENERATIONS
-from tests.unit import builders
 
 Json = dict[str, Any]
 
@@ -43,8 +37,6 @@ GENERATION = GENERATIONS["1.4.2"]
 EACH_FAULTY = 100
 OF_NODE = 6
 """Requests for one debug pod: `bench/run.py requests` counts them."""
-HOOKS = {Direction.INGRESS: "egress", Direction.EGRESS: "ingress"}
-Pairs = list[tuple[bytes, bytes]]
 
 
 # ---- the cluster
@@ -70,106 +62,6 @@ def build(pods: int) -> Snapshot:
     collections = {kind: Collection(tuple(items)) for kind, items in {**lists, **settings}.items()}
     collections["applicationnetworkpolicies"] = Collection((), absent=True)
     return Snapshot(collections, {}, "2026-01-02T03:04:05Z", "bench", "default")
-
-
-# ---- the nodes
-
-
-@cache
-def _key(prefix: Network) -> bytes:
-    return builders.lpm_key(str(prefix))
-
-
-@cache
-def _value(slots: tuple[tuple[int, ...], ...], width: int) -> bytes:
-    return b"".join(builders.u32(*slot) for slot in slots).ljust(24 * 4 * width, b"\0")
-
-
-def _rules(maps: ExpectedMaps) -> Pairs:
-    return [(_key(entry.prefix), _value(tuple(map(tuple, entry.slots)), 3)) for entry in maps.table.entries]
-
-
-def _tiers(maps: ExpectedMaps) -> Pairs:
-    found = []
-    for entry in maps.tier_table.entries:
-        found.append((_key(entry.prefix), _value(tuple(tuple(slot) for slot in entry.slots), 4)))
-    return found
-
-
-class _Node:
-    """The document of one node, pod by pod."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.sections: dict[str, list[Json]] = defaultdict(list)
-        self.number = 100
-        self.programs: dict[tuple[str, Direction], int] = {}
-        self.add_map("maps/global_aws_conntrack_map", 9, 24, 16, [])
-        self.add_map("maps/global_policy_events", 27, 0, 0, None)
-
-    def next(self) -> int:
-        self.number += 1
-        return self.number
-
-    def add_map(self, path: str, kind: int, key: int, value: int, entries: Pairs | None) -> int:
-        number = self.next()
-        self.sections["maps"].append(_map(number, kind, key, value, entries))
-        self.sections["pins"].append(builders.pin(path, number))
-        return number
-
-    def add(self, pod: Json) -> None:
-        space, name = namespace_of(pod), name_of(pod)
-        index, identifier = self.next(), next(i for i in identifiers(space, name) if "@" in i)
-        self.sections["links"].append(builders.link(veth_names(space, name)[0], index))
-        self.sections["routes"].append(builders.route(str(pod_ip(pod)), index))
-        self.sections["qdiscs"].append(builders.clsact(index))
-        for side in Direction:
-            if (identifier, side) not in self.programs:
-                self.programs[identifier, side] = self.add_program(identifier, side, pod)
-            number = self.programs[identifier, side]
-            self.sections["filters"].append(builders.tc_filter(index, HOOKS[side], f"handle_{side}", number))
-
-    def add_program(self, identifier: str, side: Direction, pod: Json) -> int:
-        maps = expected_maps(pod, side, self.world)
-        default = layouts.DEFAULT_ALLOW
-        states = {key: default if state is None else state for key, state in maps.states.items()}
-        rules = _rules(maps) if maps.listed else []
-        ids = [
-            self.add_map(f"maps/{identifier}_{side}_map", 11, 8, 288, rules),
-            self.add_map(f"maps/{identifier}_cp_{side}_map", 11, 8, 384, _tiers(maps)),
-            self.add_map(
-                f"maps/{identifier}_{side}_pod_state_map",
-                1,
-                4,
-                1,
-                [(builders.u32(key), bytes([state])) for key, state in states.items()],
-            ),
-        ]
-        number = self.next()
-        self.sections["programs"].append(builders.program(number, [*ids, 101, 102]))
-        self.sections["pins"].append(builders.pin(f"programs/{identifier}_handle_{side}", number))
-        return number
-
-    def document(self) -> Json:
-        return builders.document(**self.sections)
-
-
-def _map(number: int, kind: int, key: int, value: int, entries: Pairs | None) -> Json:
-    return builders.map_row(number, kind, key, value, entries)
-
-
-def documents(snapshot: Snapshot) -> Iterator[tuple[str, Json]]:
-    """Each node as the reader would find it."""
-    world = World(snapshot)
-    by_node: dict[str, list[Json]] = defaultdict(list)
-    for pod in snapshot.items("pods"):
-        if not on_host_network(pod):
-            by_node[node_of(pod)].append(pod)
-    for name, pods in sorted(by_node.items()):
-        node = _Node(world)
-        for pod in pods:
-            node.add(pod)
-        yield name, node.document()
 
 
 def with_faults(name: str, document: Json) -> Json:
@@ -216,7 +108,7 @@ with tarfile.open(sys.argv[1], "r:gz") as tar:
 
 def measure(pods: int, folder: Path) -> None:
     snapshot = build(pods)
-    nodes = dict(documents(snapshot))
+    nodes = dict(modelled_node.documents(World(snapshot)))
     made = {"clean": nodes, "1 % faulty": {name: with_faults(name, d) for name, d in nodes.items()}}
     size = sum(len(json.dumps(d)) for d in nodes.values()) / 2**20
     policies = len(snapshot.items("networkpolicies"))

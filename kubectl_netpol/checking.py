@@ -129,7 +129,7 @@ def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) ->
     if asked.pod:
         pod = _one_pod(origin, asked, world, progress)
         if not asked_pods([pod]):
-            raise UsageError(f"pod {ref(pod)} is not running on a node")
+            raise UsageError(f"pod {ref(pod)} has no network on a node (phase {phase_of(pod) or 'unknown'})")
         return (pod,)
     pods = world.snapshot.items("pods")
     if asked.node:

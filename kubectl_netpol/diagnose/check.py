@@ -299,5 +299,7 @@ def _unknown(kernel: PodKernel) -> str:
 
 
 def asked_pods(pods: Iterable[Json]) -> tuple[Json, ...]:
-    """Those that a policy can restrict: on a node, with a network of their own, not ended."""
-    return tuple(pod for pod in pods if node_of(pod) and not on_host_network(pod) and not finished(pod))
+    """Those that a policy can restrict: on a node, with a network of their own that is there, not ended."""
+    return tuple(
+        pod for pod in pods if node_of(pod) and not on_host_network(pod) and not finished(pod) and pod_ips(pod)
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,14 +14,19 @@ from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.diagnose.check import Check, asked_pods
 from kubectl_netpol.diagnose.plan import EVERYTHING
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.node.document import check_document
 from kubectl_netpol.policy import modelled
 from kubectl_netpol.policy.world import World, namespace_of
+from tests import modelled_node
+from tests.kernel.modelled_lab import NETWORKS, Model, Scene
 from tests.lab import cni_objects
 from tests.lab.agent import GENERATIONS
+from tests.lab.require import require_lab
 from tests.random_cluster import random_cluster
 
 Json = dict[str, Any]
 CLUSTERS = 50
+IN_THE_KERNEL = int(os.environ.get("NETPOL_HEALTHY") or 8)
 
 
 def settings(family: int) -> dict[str, list[Json]]:
@@ -73,17 +80,42 @@ def resolved(cluster: dict[str, list[Json]], family: int) -> World:
     return modelled.with_endpoints(bare.snapshot, made, cluster_made)
 
 
-@pytest.mark.parametrize("seed", range(CLUSTERS))
-def test_a_random_healthy_cluster_has_no_findings(seed: int) -> None:
+def healthy(seed: int, network: str = "172.31.96.0/20", nodes: int = 3, pods: int = 12) -> tuple[int, World]:
+    """(IP family, a random cluster in which nothing is wrong, with its PolicyEndpoints)."""
     family = 6 if seed % 5 == 4 else 4
-    made = random_cluster(random.Random(seed), family=family, nodes=3, pods=12, policies=6, deviating=False)
+    choose = random.Random(seed)
+    made = random_cluster(choose, family=family, network=network, nodes=nodes, pods=pods, policies=6, deviating=False)
     for kind in ("networkpolicies", "applicationnetworkpolicies", "clusternetworkpolicies"):
         without_other_family(made[kind], family)
-    world = resolved(made, family)
-    found = Check(world, asked_pods(world.snapshot.items("pods")), whole=True, api_only=True)
+    return family, resolved(made, family)
+
+
+def nothing_is_found(world: World, nodes: Mapping[str, NodeReading], *, api_only: bool = False) -> None:
+    found = Check(world, asked_pods(world.snapshot.items("pods")), whole=True, api_only=api_only)
     for node in found.by_node:
-        found.node(node, NodeReading(None, API_ONLY))
+        found.node(node, nodes[node])
     report = found.report()
     assert [f"{one.code} {one.title}" for one in report.findings] == []
     assert report.unread == ()
     assert len(report.rows) > 2
+
+
+@pytest.mark.parametrize("seed", range(CLUSTERS))
+def test_a_random_healthy_cluster_has_no_findings(seed: int) -> None:
+    """By its API objects, and with what an agent of the model makes on its nodes."""
+    _, world = healthy(seed)
+    unread = {str(name): NodeReading(None, API_ONLY) for name in world.nodes}
+    nothing_is_found(world, unread, api_only=True)
+    documents = {str(name): NodeReading(None, "no pods") for name in world.nodes}
+    documents.update((name, NodeReading(check_document(made))) for name, made in modelled_node.documents(world))
+    nothing_is_found(world, documents)
+
+
+@pytest.mark.parametrize("seed", range(IN_THE_KERNEL))
+def test_a_random_healthy_cluster_has_no_findings_in_a_real_kernel(seed: int) -> None:
+    """With programs, maps and filters that are there; NETPOL_HEALTHY=50 tries as many."""
+    require_lab()
+    family, world = healthy(seed, NETWORKS[6 if seed % 5 == 4 else 4], nodes=2, pods=8)
+    with Scene(Model.of(world), "1.4.2", family, random.Random(seed)) as scene:
+        nodes = {name: NodeReading(scene.document(name)) for name in scene.nodes}
+        nothing_is_found(world, nodes)

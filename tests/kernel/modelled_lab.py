@@ -61,6 +61,13 @@ class Model:
         self.world = modelled.with_endpoints(bare.snapshot, made, cluster)
         self._maps: dict[tuple[Key, Direction], ExpectedMaps] = {}
 
+    @classmethod
+    def of(cls, world: World) -> Model:
+        """Of a cluster whose PolicyEndpoints are there."""
+        found = cls({})
+        found.world = world
+        return found
+
     def maps(self, pod: Json, direction: Direction) -> ExpectedMaps:
         key = (namespace_of(pod), name_of(pod)), direction
         if key not in self._maps:
