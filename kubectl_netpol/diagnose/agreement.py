@@ -65,10 +65,10 @@ def _rules(view: DirectionView, slices: Slices, own: Address | None, family: int
         return False
     contents = table.contents()
     if not slices:
-        # Without a policy the own node's entry may be left over; in DEFAULT_ALLOW nobody asks the map then.
-        left = contents.keys() - ({(int(own), own.max_prefixlen)} if own is not None else set())
+        # Without a policy the own node's entry may be left over; in DEFAULT_ALLOW it makes no difference.
+        left = {(int(own), own.max_prefixlen): plain.ANY} if own is not None else {}
         states = view.maps["pod_state"].states or {}
-        return not left and (not contents or states.get(0) == DEFAULT_ALLOW)
+        return not contents or (contents == left and states.get(0) == DEFAULT_ALLOW)
     states = view.maps["pod_state"].states or {}
     wanted = plain.rules(slices, view.direction, family, world)
     return states.get(0) == POLICIES_APPLIED and wanted is not None and holds_rules(contents, wanted, own, family)

@@ -16,11 +16,12 @@ from kubectl_netpol.diagnose.agreement import agrees
 from kubectl_netpol.diagnose.checks import attached, config, conntrack, intent, merged, pinned
 from kubectl_netpol.diagnose.checks import endpoints as endpoint_checks
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, PodKey, Scope, key_of
+from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.layouts import STATE_NAMES
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.finding import Finding, Kind, Severity, Where
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import PodKernel
+from kubectl_netpol.model.kernel import DirectionView, PodKernel
 from kubectl_netpol.model.snapshot import NodeReading
 from kubectl_netpol.policy import endpoints
 from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips
@@ -135,7 +136,7 @@ class Check:
             identifier=kernel.identifier if kernel else "",
             intent=_intent(case),
             endpoints=_endpoints(case, codes),
-            pinned=_pinned(kernel, codes),
+            pinned=_pinned(kernel, codes, reason),
             attached=_attached(kernel, codes),
             state=_state(kernel),
             codes=codes,
@@ -248,11 +249,13 @@ def _has(codes: Iterable[str], where: Where) -> bool:
     )
 
 
-def _pinned(kernel: PodKernel | None, codes: tuple[str, ...]) -> str:
+def _pinned(kernel: PodKernel | None, codes: tuple[str, ...], reason: str) -> str:
     if kernel is None or kernel.pins_unread:
         return UNREAD
     if _has(codes, Where.PINNED):
         return "DRIFT"
+    if reason:
+        return UNREAD
     return OK if kernel.identifier_pinned else NONE
 
 
@@ -295,7 +298,17 @@ def _unknown(kernel: PodKernel) -> str:
     for view in kernel.directions.values():
         if view.reason:
             return view.reason
-    return kernel.pins_unread or kernel.interfaces[0].disputed
+    unread = kernel.pins_unread or kernel.interfaces[0].disputed
+    return unread or next(filter(None, map(_unread_map, kernel.directions.values())), "")
+
+
+def _unread_map(view: DirectionView) -> str:
+    """A map of the attached program that was not (wholly) read, and why."""
+    for one in (*view.maps.values(), *view.other_maps):
+        if one.role != "events" and (not one.type or not one.complete):
+            name = layouts.map_name(one.role, view.direction) if one.type else "map"
+            return f"{name} {one.id} was not read to the end: {one.reason or 'the reading was cut'}"
+    return ""
 
 
 def asked_pods(pods: Iterable[Json]) -> tuple[Json, ...]:

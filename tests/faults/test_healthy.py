@@ -97,7 +97,7 @@ def nothing_is_found(world: World, nodes: Mapping[str, NodeReading], *, api_only
     report = found.report()
     assert [f"{one.code} {one.title}" for one in report.findings] == []
     assert report.unread == ()
-    assert len(report.rows) > 2
+    assert len(report.rows) >= 2
 
 
 @pytest.mark.parametrize("seed", range(CLUSTERS))

@@ -20,6 +20,7 @@ from kubectl_netpol.diagnose.checks.base import PodCase, Scope
 from kubectl_netpol.kernel.identity import identifiers
 from kubectl_netpol.kernel.view import NodeView
 from kubectl_netpol.model.finding import Finding
+from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, pod_ip, pod_ips
 from tests.random_cluster import random_cluster
 from tests.unit import builders as build
@@ -370,3 +371,57 @@ def test_each_fault_is_seen_at_all(fault):
         if not agrees(case_of(pod, world, document)):
             return
     pytest.fail("no pod of 60 clusters minds")
+
+
+# ---- by hand
+
+
+OWN = f"{build.NODE_IP}/32"
+
+
+def one_pod(
+    entries: Json, *, endpoints: Any = (), cluster_endpoints: Any = (), states: Any = None, **more: Any
+) -> PodCase:
+    """nginx, whose maps of both directions hold ``entries``."""
+    document = build.pod_document(build.NGINX, ingress=entries, egress=entries, states=states, **more)
+    objects = {"policyendpoints": endpoints, "clusterpolicyendpoints": cluster_endpoints}
+    settings = [aws_node(env={"NETWORK_POLICY_ENFORCING_MODE": "standard"})]
+    return case_of(build.NGINX, build.world(pods=[build.NGINX], daemonsets=settings, **objects), document)
+
+
+@pytest.mark.parametrize(
+    ("entries", "np_state", "passes"),
+    [
+        ({}, build.DEFAULT_ALLOW, True),
+        ({OWN: [build.ANY]}, build.DEFAULT_ALLOW, True),
+        ({OWN: []}, build.DEFAULT_ALLOW, False),
+        ({OWN: [build.DENY]}, build.DEFAULT_ALLOW, False),
+        ({OWN: [build.TCP80]}, build.DEFAULT_ALLOW, False),
+        ({OWN: [build.ANY], "10.0.0.0/8": [build.ANY]}, build.DEFAULT_ALLOW, False),
+        ({"0.0.0.0/0": [build.ANY]}, build.DEFAULT_ALLOW, False),
+        ({}, build.APPLIED, False),
+        ({}, build.DEFAULT_DENY, False),
+        ({OWN: [build.ANY]}, build.DEFAULT_DENY, False),
+    ],
+)
+def test_what_may_be_left_where_no_policy_applies(entries, np_state, passes):
+    """The own node's entry, as the agent writes it: programs with cluster policies ask the map in DEFAULT_ALLOW too."""
+    case = one_pod(entries, states={0: np_state, 1: build.DEFAULT_ALLOW})
+    assert agrees(case) is passes
+
+
+def test_nothing_is_passed_that_was_not_read():
+    case = one_pod({}, states={0: build.DEFAULT_ALLOW, 1: build.DEFAULT_ALLOW})
+    assert agrees(case)
+    assert not agrees(PodCase(case.pod, case.scope, None))
+    for kind in ("policyendpoints", "clusterpolicyendpoints"):
+        collections = {**case.world.snapshot.collections, kind: Collection(reason="forbidden")}
+        unread = World(Snapshot(collections))
+        assert not agrees(PodCase(case.pod, Scope(unread, (case.pod,)), case.kernel))
+
+
+def test_without_the_enforcing_mode_a_pod_without_policies_is_looked_at():
+    """DEFAULT_ALLOW is right in standard mode alone."""
+    case = one_pod({}, states={0: build.DEFAULT_ALLOW, 1: build.DEFAULT_ALLOW})
+    collections = {**case.world.snapshot.collections, "daemonsets": Collection(reason="forbidden")}
+    assert not agrees(PodCase(case.pod, Scope(World(Snapshot(collections)), (case.pod,)), case.kernel))

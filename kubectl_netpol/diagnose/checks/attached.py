@@ -239,6 +239,9 @@ def _unknown_program(case: PodCase, interface: InterfaceView) -> Iterator[Findin
         view = interface.directions[direction]
         if view.program is None or view.agents or view.reason or not view.program.map_ids:
             continue
+        if any(not one.type for one in view.other_maps):
+            # Not unknown, but unread: the pod's row says so.
+            continue
         what = f"what program {view.program.id} does is not known"
         title = f"{direction} of pod {case.name}: {what}: {view.generation_reason}"
         evidence = tuple(
