@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     OK = 0
     """Clean, or the flow is allowed."""
     DENIED = 1
-    """The flow is dropped, or the layers of a pod differ."""
+    """A finding at the threshold, or the flow is dropped."""
     USAGE = 2
     """The question cannot be asked like that (flags, names, formats)."""
     UNDECIDED = 3

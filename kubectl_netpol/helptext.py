@@ -14,11 +14,10 @@ HEAD = f"""# Commands
 Made from the help texts by `scripts/update-docs`. kubectl wants its own flags behind the plugin's name:
 `{PROGRAM} explain pod/nginx -n shop`, not `kubectl -n shop netpol-ebpf …`.
 
-Exit codes, the same for all verbs: 0 the flow is allowed or the pod's layers agree, 1 the flow is dropped or the
-pod's layers differ, 2 wrong usage or a name that does not exist, 3 could not be read or decided, 130 interrupted. With
-`-f` or `--without`: 1 the flow would be dropped, or established flows denied. `drops`: 1 a drop is still denied.
-`maps`, `conntrack` and `capture` do not judge: 0 all was read, 3 not all. Colours are for terminals;
-`NO_COLOR` turns them off. `NETPOL_EBPF_DEBUG=1` shows the traceback of an internal error.
+Exit codes, the same for all verbs: 0 clean, or the flow is allowed; 1 a finding at the threshold, or the flow is
+dropped; 2 wrong usage or a name that does not exist; 3 could not be read or decided; 130 interrupted. What that means
+for each verb: [exit-codes.md](exit-codes.md). Colours are for terminals; `NO_COLOR` turns them off.
+`NETPOL_EBPF_DEBUG=1` shows the traceback of an internal error.
 """
 
 # Help is wrapped to the terminal's width; the page must not depend on it.
