@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from kubectl_netpol.diagnose import plan as planning
-from kubectl_netpol.diagnose.check import RANK, Check, Report, asked_pods
+from kubectl_netpol.diagnose.check import RANK, Check, PodRow, Report, asked_pods
 from kubectl_netpol.diagnose.findings import KINDS
 from kubectl_netpol.errors import ExitCode, NodeError, UsageError
 from kubectl_netpol.model.finding import Severity, Where
@@ -183,7 +183,7 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
             if live:
                 progress.pause()
-                write_text(sys.stdout, "".join(f"{rows.line(row)}\n" for row in made))
+                write_text(sys.stdout, "".join(f"{rows.line(_row_without(row, asked.ignore))}\n" for row in made))
     report = _without(found.report(), asked.ignore, common)
     progress.done()
     if live:
@@ -230,8 +230,11 @@ def _text(report: Report, asked: Asked, wide: bool, headers: bool) -> str:
 def _without(report: Report, ignored: Sequence[str], common: Common) -> Report:
     """Less what `--ignore` names, and with commands that ask the cluster that was asked."""
     kept = findings_with_flags((one for one in report.findings if one.code not in ignored), common)
-    rows = tuple(replace(row, codes=tuple(code for code in row.codes if code not in ignored)) for row in report.rows)
-    return replace(report, rows=rows, findings=kept)
+    return replace(report, rows=tuple(_row_without(row, ignored) for row in report.rows), findings=kept)
+
+
+def _row_without(row: PodRow, ignored: Sequence[str]) -> PodRow:
+    return replace(row, codes=tuple(code for code in row.codes if code not in ignored))
 
 
 # ---- until it is in force

@@ -81,6 +81,7 @@ class Check:
         self.world, self.api_only = world, api_only
         self.scope = Scope(world, tuple(pods), whole)
         self._found: dict[tuple[str, str, str], Finding] = {}
+        self._everywhere: list[Finding] = []
         self._rows: list[PodRow] = []
         self._unread: list[str] = []
         self._add(self._by_api())
@@ -129,6 +130,7 @@ class Check:
     def _row(self, case: PodCase, reason: str) -> PodRow:
         codes = self._codes_of(case)
         kernel = case.kernel
+        # The words of the row are those of all findings; it names those that are told.
         return PodRow(
             namespace=namespace_of(case.pod),
             name=name_of(case.pod),
@@ -139,13 +141,18 @@ class Check:
             pinned=_pinned(kernel, codes, reason),
             attached=_attached(kernel, codes),
             state=_state(kernel),
-            codes=codes,
+            codes=self._told_of(case.key) if codes else (),
             reason=reason,
         )
 
     def _codes_of(self, case: PodCase) -> tuple[str, ...]:
         """Of all findings that name the pod; what concerns the whole cluster or node is told once, below."""
         return tuple(sorted({one.code for one in self._of_pods.get(case.key, ())}))
+
+    def _told_of(self, key: PodKey) -> tuple[str, ...]:
+        """Less the consequences of what concerns the whole cluster: all of that is known before the first node."""
+        left = consequences_left_out([*self._everywhere, *self._of_pods[key]])
+        return tuple(sorted({one.code for one in left if key in one.pods}))
 
     @cached_property
     def _of_pods(self) -> dict[PodKey, list[Finding]]:
@@ -160,13 +167,18 @@ class Check:
             key = one.code, one.subject, one.title
             if key not in self._found:
                 self._found[key] = one
+                if one.everywhere:
+                    self._everywhere.append(one)
                 for pod in one.pods:
                     self._of_pods[pod].append(one)
 
     def report(self) -> Report:
         """After the last node."""
         found = consequences_left_out(self._found.values())
-        left = {key: {one.code for one in found if key in one.pods} for key in {row.key for row in self._rows}}
+        left: dict[PodKey, set[str]] = defaultdict(set)
+        for one in found:
+            for key in one.pods:
+                left[key].add(one.code)
         rows = (replace(row, codes=tuple(c for c in row.codes if c in left[row.key])) for row in self._rows)
         unread = tuple(dict.fromkeys((*self._api_unread(), *self._unread)))
         order = sorted(rows, key=lambda row: (row.namespace, row.name))

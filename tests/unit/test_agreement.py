@@ -339,8 +339,8 @@ def test_the_quick_look_passes_only_what_a_closer_look_passes(seed, faults, mode
             event(f"passed {passed}, told {bool(told(case))}")
         if passed:
             assert [(found.code, found.title) for found in told(case)] == []
-            # Where the API went on, YAML and PolicyEndpoints may differ: that has findings of its own.
-            assert late or all(report.agrees for report in case.reports)
+            # Where the API went on, or a rule of EKS deviates, YAML and PolicyEndpoints differ: that is told elsewhere.
+            assert late or deviating or all(report.agrees for report in case.reports)
 
 
 @pytest.mark.parametrize("agent", sorted(CONNTRACK_SIZES))

@@ -1,4 +1,4 @@
-"""`check`: rows and findings of many pods, node by node, on modelled nodes; what is unread, ignored, or a consequence."""
+"""`check`: rows and findings of many pods, node by node, on modelled nodes; what is unread, ignored, a consequence."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import copy
 import random
 from dataclasses import dataclass, field
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from kubectl_netpol import checking
+from kubectl_netpol import bundle, checking, cli
 from kubectl_netpol.checking import API_ONLY, Asked, exit_code, not_in_force
 from kubectl_netpol.diagnose import check as checks
 from kubectl_netpol.diagnose import findings
@@ -471,6 +472,45 @@ def test_ignored_codes_are_in_neither_rows_nor_findings():
     assert "NPE201" in row(left).codes
     assert row(left).pinned == row(report).pinned, "what the row says stays true"
     assert left.unread == report.unread
+
+
+def run(cluster: Cluster, tmp_path, *arguments: str) -> int:
+    """The verb itself, on a bundle of the cluster."""
+    path = tmp_path / "bundle.tar.gz"
+    nodes = {name: NodeReading(document) for name, document in cluster.nodes.items()}
+    taken_at, version = "2026-01-02T03:04:05Z", "test"
+    bundle.write(Snapshot(cluster.world.snapshot.collections, nodes, taken_at, version), str(path))
+    return cli.run(["check", *arguments, "--bundle", str(path)])
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "junit", "prometheus"])
+@pytest.mark.parametrize("asked", [("-A",), ("-n", "default"), (f"pod/{NAME}",)])
+def test_ignored_codes_are_in_no_output(form, asked, tmp_path, capsys):
+    cluster = Cluster()
+    cluster.break_state()
+    assert run(cluster, tmp_path, *asked, "-o", form) == ExitCode.DENIED
+    assert "NPE304" in capsys.readouterr().out
+    assert run(cluster, tmp_path, *asked, "-o", form, "--ignore", "NPE304") == ExitCode.OK
+    assert "NPE304" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "junit", "prometheus"])
+def test_no_row_names_a_consequence(form, tmp_path, capsys):
+    cluster = Cluster()
+    cluster.objects["configmaps"][0]["data"]["enable-network-policy-controller"] = "false"
+    cluster.objects["policyendpoints"].clear()
+    assert run(cluster, tmp_path, "-A", "-o", form) == ExitCode.DENIED
+    out = capsys.readouterr().out
+    assert "NPE601" in out
+    assert "NPE201" not in out
+
+
+def test_with_api_only_no_test_case_of_junit_is_an_error(tmp_path, capsys):
+    """Nodes were not to be read: the exit code is 0, and a pipeline must not be red."""
+    assert run(Cluster(), tmp_path, "-A", "--api-only", "-o", "junit") == ExitCode.OK
+    suite = ElementTree.fromstring(capsys.readouterr().out)
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "0", "0")
+    assert suite.find(".//error") is None
 
 
 def test_the_worst_severity():
