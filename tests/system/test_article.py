@@ -14,8 +14,8 @@ from tests.system.conftest import User
 
 VETH = "eni9c515deae49"
 """What the article's own output shows for this pod's name."""
-REQUESTS_PER_EXPLAIN = 15
-"""Nine lists, and for the node: get node, list debug pods, create, watch, exec, delete."""
+REQUESTS_PER_EXPLAIN = 19
+"""Nine lists, four for the VPC CNI, and for the node: get node, list debug pods, create, watch, exec, delete."""
 
 
 def wget(lab: LabCluster, pod: str) -> int:
