@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ from kubectl_netpol.diagnose.drops import DropReport, drops
 from kubectl_netpol.diagnose.explain import Explanation, explain
 from kubectl_netpol.diagnose.plan import Question, make_plan
 from kubectl_netpol.model.finding import Finding
+from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.policy.world import World
-from tests.faults import world
+from tests.faults import catalogue, world
 from tests.lab.require import require_lab, require_tools
 
 Json = dict[str, Any]
@@ -103,6 +105,48 @@ def test_settings_are_told_where_something_is_wrong(healthy: world.Objects) -> N
     explained = asked(found, source="accesstrue", port="80")
     assert explained.settings_unread == ("daemonsets: forbidden",)
     assert "NPE602" not in codes(explained)
+
+
+def table_full(found: world.Objects) -> None:
+    for document in found.nodes.values():
+        pin = next(p for p in document["pins"] if p["path"] == "maps/global_aws_conntrack_map")
+        row = next(m for m in document["maps"] if m["id"] == pin["id"])
+        row["contents"]["total"] = row["max_entries"] - 1
+
+
+def test_a_full_conntrack_table_bears_on_every_flow_of_its_node(healthy: world.Objects) -> None:
+    found = world.Objects.of(healthy.snapshot())
+    table_full(found)
+    assert codes(asked(found, source="accesstrue", port="80")) == ["NPE502"]
+    # Of a pod whose layers agree the whole node is not asked about.
+    assert codes(asked(found)) == []
+
+
+def test_what_concerns_a_node_is_told_of_a_pod_that_is_wrong_itself(healthy: world.Objects) -> None:
+    found = world.Objects.of(healthy.snapshot())
+    table_full(found)
+    found.one("networkpolicies", "access-nginx")["spec"]["ingress"] = []
+    assert "NPE502" in codes(asked(found))
+    other = world.Objects.of(found.snapshot())
+    for document in other.nodes.values():
+        document["pins"].append({"path": "programs/gone@default_handle_ingress", "kind": "prog", "id": 1, "reason": ""})
+    # Pins of pods that are gone make no difference to those that are there.
+    assert "NPE306" in {one.code for one in world.check(other.snapshot()).findings}
+    assert "NPE306" not in codes(asked(other))
+    assert "NPE306" not in codes(asked(other, source="accesstrue", port="80"))
+
+
+def test_findings_about_dns_bear_on_questions_about_dns(healthy: world.Objects) -> None:
+    found = world.Objects.of(healthy.snapshot())
+    catalogue.egress_without_dns(found)
+    dns = copy.deepcopy(found.one("pods", "accessfalse"))
+    dns["metadata"] |= {"name": "coredns-1", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}
+    dns["status"] |= {"podIP": "172.31.98.53", "podIPs": [{"ip": "172.31.98.53"}]}
+    found.lists["pods"].append(dns)
+    assert "NPE103" in codes(asked(found, "accesstrue", api_only=True))
+    assert "NPE103" not in codes(asked(found, "accesstrue", destination="192.0.2.7", port="443", api_only=True))
+    assert "NPE103" in codes(asked(found, "accesstrue", destination="10.100.0.10", port="53/UDP", api_only=True))
+    assert "NPE103" not in codes(asked(found, "accesstrue", directions=(Direction.INGRESS,), api_only=True))
 
 
 def test_a_log_that_is_switched_off(healthy: world.Objects) -> None:
