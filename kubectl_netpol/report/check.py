@@ -43,7 +43,7 @@ class Rows:
         node = max((len(node if wide else node.partition(".")[0]) for _, _, node in listed), default=0)
         # An identifier is the pod's name without its last piece, one separator and the namespace.
         identifier = max((len(ns) + len(pod.rpartition("-")[0] or pod) + 1 for ns, pod, _ in listed), default=0)
-        state = 15 if wide else 7
+        state = 15 if wide else 9
         self.widths = [
             max(len(c), w) for c, w in zip(COLUMNS, (name, node, identifier, 11, 9, 6, 8, state, 0), strict=True)
         ]
