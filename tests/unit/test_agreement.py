@@ -25,6 +25,7 @@ from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, p
 from tests.random_cluster import random_cluster
 from tests.unit import builders as build
 from tests.unit.modelled_node import CONNTRACK_SIZES, NodeDocument, aws_node, resolved
+from tests.unit.policy_builders import acts, cluster_endpoint, cnp, rule
 
 Json = dict[str, Any]
 
@@ -219,28 +220,30 @@ class Breaker:
 
     # ---- the veth
 
-    def veth(self) -> None:
-        change = self.choose.choice(["xdp", "tcx", "route", "other route", "qdisc", "link", "second", "error"])
-        link = self.row("links", ifindex=self.ifindex)
-        if change == "xdp":
-            link["xdp"] = self.choose.choice([[77], None])
-        elif change == "tcx":
-            hook = self.filter()["hook"]
-            self.document["tcx"].append({"ifindex": self.ifindex, "hook": hook, "program_ids": [77]})
-        elif change == "route":
-            self.document["routes"] = [r for r in self.document["routes"] if r["ifindex"] != self.ifindex]
-        elif change == "other route":
-            self.row("routes", ifindex=self.ifindex)["ifindex"] = 30
-        elif change == "qdisc":
-            self.document["qdiscs"] = [q for q in self.document["qdiscs"] if q["ifindex"] != self.ifindex]
-        elif change == "link":
-            link["name"] = "eth7"
-        elif change == "second":
-            self.document["links"].append(build.link(build.veth_names(*self.key, 1)[0], 900))
-        else:
-            section = self.choose.choice(["filters", "tcx", "pins", "routes", "programs", "maps", "qdiscs"])
-            self.document[section] = None
-            self.document["errors"].append({"what": section, "error": "EPERM"})
+    def xdp(self) -> None:
+        self.row("links", ifindex=self.ifindex)["xdp"] = self.choose.choice([[77], None])
+
+    def tcx(self) -> None:
+        hook = self.filter()["hook"]
+        self.document["tcx"].append({"ifindex": self.ifindex, "hook": hook, "program_ids": [77]})
+
+    def no_route(self) -> None:
+        self.document["routes"] = [r for r in self.document["routes"] if r["ifindex"] != self.ifindex]
+
+    def other_route(self) -> None:
+        self.document["links"].append(build.link("eni0", 901))
+        self.row("routes", ifindex=self.ifindex)["ifindex"] = 901
+
+    def other_name(self) -> None:
+        self.row("links", ifindex=self.ifindex)["name"] = "eth7"
+
+    def second_interface(self) -> None:
+        self.document["links"].append(build.link(build.veth_names(*self.key, 1)[0], 900))
+
+    def refused(self) -> None:
+        section = self.choose.choice(["filters", "tcx", "pins", "routes", "programs", "maps"])
+        self.document[section] = None
+        self.document["errors"].append({"what": section, "error": "EPERM"})
 
 
 def own_node(breaker: Breaker) -> str:
@@ -270,7 +273,13 @@ FAULTS: tuple[Callable[[Breaker], None], ...] = (
     Breaker.program_maps,
     Breaker.other_conntrack,
     Breaker.pins,
-    Breaker.veth,
+    Breaker.xdp,
+    Breaker.tcx,
+    Breaker.no_route,
+    Breaker.other_route,
+    Breaker.other_name,
+    Breaker.second_interface,
+    Breaker.refused,
 )
 
 
@@ -324,7 +333,7 @@ def test_the_quick_look_passes_only_what_a_closer_look_passes(seed, faults, mode
     for fault in faults:
         try:
             fault(Breaker(document, node, pod, choose))
-        except (StopIteration, TypeError, KeyError, IndexError, ValueError):
+        except (StopIteration, TypeError, KeyError, IndexError, ValueError, AttributeError):
             # The first fault took away what the second one needs.
             continue
     if late:
@@ -359,24 +368,29 @@ def test_most_healthy_pods_pass_the_quick_look(agent):
 
 
 @pytest.mark.parametrize("fault", dict.fromkeys(FAULTS), ids=lambda fault: fault.__name__)
-def test_each_fault_is_seen_at_all(fault):
-    """Each of them makes, of some pod, something that the quick look does not pass."""
-    for seed in range(60):
+def test_each_fault_by_itself(fault):
+    """Of some pod each of them makes something that the quick look does not pass."""
+    seen = 0
+    for seed in range(25):
         world, choose, _ = cluster(seed, deviating=False)
         pods = some_pods(world)
         pod = choose.choice(pods)
         node = NodeDocument(world, [p for p in pods if node_of(p) == node_of(pod)], choose)
         document = node.made()
+        healthy = agrees(case_of(pod, world, document))
         fault(Breaker(document, node, pod, choose))
-        if not agrees(case_of(pod, world, document)):
-            return
-    pytest.fail("no pod of 60 clusters minds")
+        case = case_of(pod, world, document)
+        passed = agrees(case)
+        assert not (passed and told(case)), seed
+        seen += healthy and not passed
+    assert seen
 
 
 # ---- by hand
 
 
 OWN = f"{build.NODE_IP}/32"
+STANDARD = aws_node(env={"NETWORK_POLICY_ENFORCING_MODE": "standard"})
 
 
 def one_pod(
@@ -385,8 +399,7 @@ def one_pod(
     """nginx, whose maps of both directions hold ``entries``."""
     document = build.pod_document(build.NGINX, ingress=entries, egress=entries, states=states, **more)
     objects = {"policyendpoints": endpoints, "clusterpolicyendpoints": cluster_endpoints}
-    settings = [aws_node(env={"NETWORK_POLICY_ENFORCING_MODE": "standard"})]
-    return case_of(build.NGINX, build.world(pods=[build.NGINX], daemonsets=settings, **objects), document)
+    return case_of(build.NGINX, build.world(pods=[build.NGINX], daemonsets=[STANDARD], **objects), document)
 
 
 @pytest.mark.parametrize(
@@ -425,3 +438,55 @@ def test_without_the_enforcing_mode_a_pod_without_policies_is_looked_at():
     case = one_pod({}, states={0: build.DEFAULT_ALLOW, 1: build.DEFAULT_ALLOW})
     collections = {**case.world.snapshot.collections, "daemonsets": Collection(reason="forbidden")}
     assert not agrees(PodCase(case.pod, Scope(World(Snapshot(collections)), (case.pod,)), case.kernel))
+
+
+EDGE = "10.0.0.16"
+"""A node whose address begins blocks: the agent passes over rules that begin there."""
+AT_EDGE = build.pod("web-1", "10.0.1.1", host_ip=EDGE)
+
+
+def of_endpoints(pod: Json, **endpoints: Any) -> tuple[World, Json]:
+    """A cluster with these, and the document of a node on which the agent wrote what it should."""
+    address = pod["status"]["hostIP"]
+    made = build.world(pods=[pod], nodes=[build.node(build.NODE, address)], daemonsets=[STANDARD], **endpoints)
+    # Agents after 1.4.2 do not pass over such rules; these are surely older.
+    return made, NodeDocument(made, [pod], random.Random(1), "1.4.1").made()
+
+
+BLOCK = f"{EDGE}/28"
+BY_POLICY = {
+    "networkpolicies": [build.policy(ingress=[{"from": [{"ipBlock": {"cidr": BLOCK}}]}])],
+    "policyendpoints": [build.endpoint(pods=[AT_EDGE], ingress=[build.entry(BLOCK)])],
+}
+BY_CLUSTER_POLICY = {
+    "clusternetworkpolicies": [cnp(ingress=[rule("Accept", {"networks": [BLOCK]})])],
+    "clusterpolicyendpoints": [cluster_endpoint(pods=[AT_EDGE], ingress=[acts("Accept", BLOCK)])],
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "endpoints", "slot"),
+    [("np", BY_POLICY, build.ANY), ("cp", BY_CLUSTER_POLICY, (254, 101, 0, 0))],
+    ids=["rules", "cluster policies"],
+)
+def test_a_rule_that_begins_at_the_own_node_is_in_no_map(role, endpoints, slot):
+    made, document = of_endpoints(AT_EDGE, **endpoints)
+    assert told(case_of(AT_EDGE, made, document)) == []
+    row = next(r for r in document["maps"] if r["id"] == {"np": 101, "cp": 102}[role])
+    entries = entries_of(row) | entries_of(build.lpm_row(1, {BLOCK: [slot]}))
+    row["contents"] = build.map_row(0, 0, 0, 0, sorted(entries.items()))["contents"]
+    case = case_of(AT_EDGE, made, document)
+    assert [one.kind for one in told(case)] == [findings.UNWANTED_ENTRIES]
+    assert not agrees(case)
+
+
+def test_a_cluster_policy_that_drops_the_own_node_is_looked_at():
+    """The map is as the agent should write it, and the kubelet's probes are dropped all the same."""
+    made, document = of_endpoints(
+        build.NGINX,
+        clusternetworkpolicies=[cnp(ingress=[rule("Deny", {"networks": ["10.0.0.0/8"]})])],
+        clusterpolicyendpoints=[cluster_endpoint(pods=[build.NGINX], ingress=[acts("Deny", "10.0.0.0/8")])],
+    )
+    case = case_of(build.NGINX, made, document)
+    assert [one.kind for one in told(case)] == [findings.NODE_DROPPED]
+    assert not agrees(case)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from kubectl_netpol.cluster import rights, settings, trim
 from kubectl_netpol.cluster.api import Listing
 from kubectl_netpol.cluster.rights import Right
 from kubectl_netpol.cluster.trim import ENVIRONMENT, FLAGS
+from kubectl_netpol.diagnose import plan
 from kubectl_netpol.errors import ApiError
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.policy.cni import parse_flags
@@ -251,6 +254,26 @@ def test_a_switch_takes_no_argument_of_its_own():
     """The agent reads its flags with pflag: `--enable-network-policy false` switches it on."""
     assert parse_flags(args_of("--enable-network-policy", "false")) == {"enable-network-policy": "true"}
     assert {name for name in FLAGS if name.startswith("enable-")} == trim.SWITCHES
+
+
+def test_the_page_about_bundles_names_all_that_is_kept():
+    page = (Path(__file__).resolve().parents[2] / "docs/bundle-format.md").read_text()
+    kinds = (*plan.EVERYTHING, plan.RIGHTS)
+    for name in (
+        *kinds,
+        *ENVIRONMENT,
+        *FLAGS,
+        *trim.CONFIG_KEYS,
+        *trim.ANNOTATIONS,
+        *trim.METADATA,
+        "flow_log",
+        "agent",
+    ):
+        assert f"`{name}`" in page, name
+    # And no flag or variable that is not.
+    flags, variables = page.split("\nFlags (")[1].split("\nVariables (")
+    assert set(re.findall(r"`([a-z0-9-]+)`", flags.split("): ")[1])) == FLAGS
+    assert set(re.findall(r"`([A-Z]\w+)`", variables.split(". Of one")[0])) == ENVIRONMENT
 
 
 # ---- how it is read

@@ -217,7 +217,9 @@ def _node_dropped(case: PodCase) -> Iterator[Finding]:
     flow = Flow(own, address, PROTOCOL_NUMBERS["TCP"], port)
     verdict = attached.verdict(case.kernel.interfaces[0], view, flow)
     np = view.maps.get("np")
-    lost = np is not None and np.lpm is not None and np.lpm.get(host_network(own)) is None
+    # With cluster policies alone the agent writes no entry of its own.
+    written = bool(endpoints.of_identifier(case.world, case.pod))
+    lost = written and np is not None and np.lpm is not None and np.lpm.get(host_network(own)) is None
     if verdict.decision is not Decision.DENY or lost:
         # A lost entry is told with all the others that the map lacks.
         return
