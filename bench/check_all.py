@@ -8,6 +8,7 @@ one each hundredth pod has a fault. Each command is a process of its own, and it
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import cluster
 from kubectl_netpol import bundle
-from kubectl_netpol.cluster.api import PAGE
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.policy.world import World
-from tests import modelled_node
 from tests.lab import cni_objects
 from tests.lab.agent import GENERATIONS
+from tests.lab.apiserver import ApiServer
+from tests.unit import modelled_node
 
 Json = dict[str, Any]
 
@@ -36,7 +37,7 @@ PODS_OF_NODE = (30, 30)
 GENERATION = GENERATIONS["1.4.2"]
 EACH_FAULTY = 100
 OF_NODE = 6
-"""Requests for one debug pod: `bench/run.py requests` counts them."""
+"""Requests for one debug pod: `bench/run.py requests` counts them, as `check -A` less `check -A --api-only`."""
 
 
 # ---- the cluster
@@ -85,14 +86,14 @@ class Measured:
     code: int
 
 
-def run(*argv: str) -> Measured:
-    """The command as a process whose peak memory is its own."""
+def run(*argv: str, **more: str) -> Measured:
+    """The command as a process whose peak memory is its own; ``more``: its environment."""
     import resource
 
     with tempfile.NamedTemporaryFile() as peak:
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         command = [sys.executable, "-IS", str(ROOT / "bench" / "peak.py"), peak.name, sys.executable, *argv]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **more})
         seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Measured(seconds, cpu, int(Path(peak.name).read_text()) / 1024, done.stdout, done.returncode)
@@ -113,9 +114,6 @@ def measure(pods: int, folder: Path) -> None:
     size = sum(len(json.dumps(d)) for d in nodes.values()) / 2**20
     policies = len(snapshot.items("networkpolicies"))
     print(f"\n  {pods} pods on {len(nodes)} nodes, {policies} policies, {size:.0f} MiB of documents")
-    pages = sum(max(1, -(-len(c.items) // PAGE)) for c in snapshot.collections.values())
-    total = pages + OF_NODE * len(nodes)
-    print(f"  live: {pages} pages of lists and {OF_NODE} requests a node, {total} in all")
     print(f"  {'':44} {'seconds':>8} {'cpu':>7} {'ratio':>7} {'MiB':>7}  code", flush=True)
     base: Measured | None = None
     for name, found in made.items():
@@ -128,6 +126,25 @@ def measure(pods: int, folder: Path) -> None:
         told = show(f"check -A: {name}", run(*plugin), base)
         print(f"  {'':44} {told.output.strip().splitlines()[-1]}")
         show(f"check -A --api-only: {name}", run(*plugin, "--api-only"), base)
+    asked, found = live(snapshot, folder)
+    show("check -A --api-only, live", found, base)
+    total = asked + OF_NODE * len(nodes)
+    print(f"  {'':44} {asked} requests counted; with {OF_NODE} more a node {total} in all")
+
+
+def live(snapshot: Snapshot, folder: Path) -> tuple[int, Measured]:
+    """`check -A --api-only` against the lab's API server that has all the objects, and the requests that it got."""
+    server = ApiServer(controllers=False)
+    for kind, collection in snapshot.collections.items():
+        if kind == "versions":  # no list: the server's own answer
+            continue
+        resource = server.registry.of(kind)
+        for one in collection.items:
+            server.put({**one, "kind": resource.kind, "apiVersion": resource.api_version})
+    with server:
+        path = server.write_kubeconfig(folder / "kubeconfig")
+        found = run("-m", "kubectl_netpol", "check", "-A", "--api-only", KUBECONFIG=str(path))
+        return len(server.requests), found
 
 
 def show(name: str, found: Measured, base: Measured | None) -> Measured:

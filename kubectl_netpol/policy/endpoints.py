@@ -233,13 +233,7 @@ def _by_entries(ends: Ends, covering: list[EndpointEntry], names: str) -> Verdic
 
 def listed_ips(world: World, pod: Json) -> set[str]:
     """The addresses under which PolicyEndpoints list this pod."""
-    key = namespace_of(pod), name_of(pod)
-    return {
-        str(entry.get("podIP"))
-        for endpoint in world.endpoints_of.get(namespace_of(pod), ())
-        for entry in (endpoint.get("spec") or {}).get("podSelectorEndpoints") or ()
-        if (str(entry.get("namespace") or namespace_of(endpoint)), str(entry.get("name") or "")) == key
-    }
+    return index(world, namespace_of(pod)).addresses_of(namespace_of(pod), name_of(pod))
 
 
 def stale_address(world: World, pod: Json) -> str:

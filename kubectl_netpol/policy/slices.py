@@ -220,6 +220,21 @@ class EndpointIndex:
                         found[namespace][name] = longer.setdefault((before, policy), (*before, policy))
         return found
 
+    @cached_property
+    def _addresses(self) -> Mapping[tuple[str, str], set[str]]:
+        """(namespace, name) of a listed pod -> the addresses that it is listed with."""
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for slices in self._policies.values():
+            for endpoint in slices.endpoints:
+                listed = (endpoint.get("spec") or {}).get("podSelectorEndpoints") or ()
+                for key, entry in zip(lists(endpoint), listed, strict=True):
+                    found[key].add(str(entry.get("podIP")))
+        return found
+
+    def addresses_of(self, namespace: str, name: str) -> set[str]:
+        """The addresses under which a pod is listed."""
+        return set(self._addresses.get((namespace, name), ()))
+
     def of_policy(self, name: str) -> list[Json]:
         """All slices of one policy."""
         return self._policies[name].endpoints if name in self._policies else []

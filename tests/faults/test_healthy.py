@@ -12,17 +12,15 @@ import pytest
 from kubectl_netpol.checking import API_ONLY
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.diagnose.check import Check, asked_pods
-from kubectl_netpol.diagnose.plan import EVERYTHING
-from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.model.snapshot import NodeReading
 from kubectl_netpol.node.document import check_document
-from kubectl_netpol.policy import modelled
-from kubectl_netpol.policy.world import World, namespace_of
-from tests import modelled_node
+from kubectl_netpol.policy.world import World
 from tests.kernel.modelled_lab import NETWORKS, Model, Scene
 from tests.lab import cni_objects
 from tests.lab.agent import GENERATIONS
 from tests.lab.require import require_lab
 from tests.random_cluster import random_cluster
+from tests.unit import modelled_node
 
 Json = dict[str, Any]
 CLUSTERS = 50
@@ -73,11 +71,7 @@ def resolved(cluster: dict[str, list[Json]], family: int) -> World:
     """The cluster with the PolicyEndpoints that the controller makes of it."""
     lists = {**cluster, **settings(family)}
     lists["pods"] = [*cluster["pods"], *agent_pods(cluster["nodes"])]
-    bare = World(Snapshot({kind: Collection(tuple(lists.get(kind, ()))) for kind in EVERYTHING}))
-    spaces = sorted({namespace_of(pod) for pod in bare.snapshot.items("pods")} | set(bare.namespaces))
-    made = [e for space in spaces for e in modelled.modelled(bare, space).snapshot.items("policyendpoints")]
-    cluster_made = modelled.modelled(bare, "").snapshot.items("clusterpolicyendpoints")
-    return modelled.with_endpoints(bare.snapshot, made, cluster_made)
+    return modelled_node.resolved(lists)
 
 
 def healthy(seed: int, network: str = "172.31.96.0/20", nodes: int = 3, pods: int = 12) -> tuple[int, World]:

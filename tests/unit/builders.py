@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -356,6 +357,7 @@ def u32(*numbers: int) -> bytes:
     return b"".join(number.to_bytes(4, "little") for number in numbers)
 
 
+@cache
 def lpm_key(prefix: str) -> bytes:
     network = ip_network(prefix)
     return u32(network.prefixlen) + network.network_address.packed
@@ -364,10 +366,13 @@ def lpm_key(prefix: str) -> bytes:
 def lpm_row(number: int, entries: Mapping[str, Sequence[tuple[int, ...]]], family: int = 4, **more: Any) -> Json:
     """An ingress_map or egress_map, or a cp map where the slots have four fields."""
     width = next((len(slot) for slots in entries.values() for slot in slots), 3)
-    pairs = [
-        (lpm_key(prefix), b"".join(u32(*slot) for slot in padded(slots, width))) for prefix, slots in entries.items()
-    ]
+    pairs = [(lpm_key(prefix), _value(tuple(map(tuple, slots)), width)) for prefix, slots in entries.items()]
     return map_row(number, 11, 8 if family == 4 else 20, 24 * 4 * width, pairs, **more)
+
+
+@cache
+def _value(slots: tuple[tuple[int, ...], ...], width: int) -> bytes:
+    return b"".join(u32(*slot) for slot in padded(slots, width))
 
 
 def state_row(number: int, states: Mapping[int, int]) -> Json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_netpol.diagnose import expected
@@ -13,7 +14,7 @@ from kubectl_netpol.kernel.layouts import DEFAULT_ALLOW, SLOTS
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import Collection, Snapshot
 from kubectl_netpol.policy import modelled
-from kubectl_netpol.policy.world import World, namespace_of, pod_ip
+from kubectl_netpol.policy.world import World, finished, namespace_of, node_of, on_host_network, pod_ip
 from tests.unit import builders as build
 
 Json = dict[str, Any]
@@ -45,6 +46,16 @@ def aws_node(agent: str = "1.4.2", cni: str = "1.23.1", *, env: Mapping[str, str
         containers[0]["env"] = [{"name": name, "value": value} for name, value in env.items()]
     metadata = build.meta("aws-node", "kube-system", {"k8s-app": "aws-node"})
     return {"metadata": metadata, "spec": {"template": {"spec": {"containers": containers}}}}
+
+
+def documents(world: World) -> Iterator[tuple[str, Json]]:
+    """Each node that has pods with a network of their own, as the reader would find it."""
+    by_node: dict[str, list[Json]] = defaultdict(list)
+    for pod in world.snapshot.items("pods"):
+        if node_of(pod) and not on_host_network(pod) and not finished(pod) and pod_ip(pod) is not None:
+            by_node[node_of(pod)].append(pod)
+    for name, pods in sorted(by_node.items()):
+        yield name, NodeDocument(world, pods, random.Random(name)).made()
 
 
 class NodeDocument:
