@@ -81,8 +81,7 @@ def with_flags(text: str, common: Common) -> str:
     if not flags or common.bundle:
         return text
     text = re.sub(r"(kubectl netpol-ebpf [a-z]+)", lambda found: f"{found[1]} {flags}", text)
-    verbs = "-n|get|edit|apply|delete|label|patch|auth|debug|drain|describe|logs|set"
-    return re.sub(rf"kubectl (?=(?:{verbs}) )", lambda found: f"kubectl {flags} ", text)
+    return re.sub(r"\bkubectl (?!netpol-ebpf)(?=[-a-z])", lambda found: f"kubectl {flags} ", text)
 
 
 def _option(kind: Any, default: Any, *names: str, help: str, hidden: bool = False, **more: Any) -> tuple[Any, Any]:

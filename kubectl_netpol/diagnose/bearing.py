@@ -21,6 +21,13 @@ Json = dict[str, Any]
 DNS_PORT = 53
 NEVER = (findings.PIN_WITHOUT_POD, findings.LEFT_ON)
 """What makes no difference to the packets of a pod that is there."""
+OF_ENTRIES = (
+    findings.ENTRIES_BEHIND,
+    findings.MISSING_ENTRIES,
+    findings.UNWANTED_ENTRIES,
+    findings.OTHER_PORTS,
+)
+"""Findings about single entries, most of which are about other flows than the one that is asked about."""
 BROKEN = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
 """Layers whose errors are told even of a flow that passes."""
 
@@ -68,6 +75,9 @@ def _on_the_way(one: Finding, sides: set[tuple[PodKey, Direction]], legs: tuple[
     differ = any(leg.break_between or leg.decision is Decision.UNKNOWN for leg in legs)
     error = one.severity is Severity.ERROR or one.kind is findings.TABLE_FULL
     if any(pod in one.pods and (not one.directions or side in one.directions) for pod, side in sides):
+        if one.kind in OF_ENTRIES and not differ:
+            # All layers say the same of this flow: what is wrong is an entry of somebody else's.
+            return False
         dropped = any(leg.decision is Decision.DENY for leg in legs)
         return differ or dropped or (error and one.kind.where in BROKEN)
     # What concerns the whole node or cluster is no reason of a flow that all layers judge alike.
@@ -89,7 +99,7 @@ def _asked_about(kind: Kind, legs: tuple[LegVerdict, ...]) -> bool:
 
 def _of_leg(leg: LegVerdict, world: World) -> Iterator[Finding]:
     intent = leg.verdict(Layer.INTENT)
-    if intent.decision is not Decision.DENY:
+    if intent.decision is not Decision.DENY or leg.decision is Decision.ALLOW:
         return
     flow = leg.leg.ends.flow
     between = f"{_who(leg, flow.source, world)} to {_who(leg, flow.destination, world)}"

@@ -223,8 +223,25 @@ def consequences_left_out(found: Iterable[Finding]) -> list[Finding]:
     listed = list(found)
     codes = {one.code for one in listed if one.everywhere}
     gone = {kind.code for cause, effects in CAUSES if cause.code in codes for kind in effects}
-    without = _nothing_pinned(listed)
-    return [one for one in listed if one.code not in gone and not _follows(one, without)]
+    without, behind = _nothing_pinned(listed), _not_resolved(listed)
+    return [
+        one for one in listed if one.code not in gone and not _follows(one, without) and not _still_holds(one, behind)
+    ]
+
+
+NOT_RESOLVED = (findings.NO_ENDPOINT, findings.PODS_BEHIND, findings.SPEC_BEHIND)
+STILL_HELD = (findings.UNWANTED_ENTRIES, findings.WRONG_POD_STATE)
+
+
+def _not_resolved(found: Iterable[Finding]) -> frozenset[PodKey]:
+    """Pods that policies select, and that no PolicyEndpoint tells the agent of."""
+    codes = {kind.code for kind in NOT_RESOLVED}
+    return frozenset(pod for one in found if one.code in codes for pod in one.pods)
+
+
+def _still_holds(one: Finding, behind: frozenset[PodKey]) -> bool:
+    """What the agent wrote before the PolicyEndpoints went: it is what still protects these pods."""
+    return one.code in {kind.code for kind in STILL_HELD} and bool(one.pods) and one.pods <= behind
 
 
 def _nothing_pinned(found: Iterable[Finding]) -> frozenset[PodKey]:

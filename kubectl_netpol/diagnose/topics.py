@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks import config, intent
-from kubectl_netpol.diagnose.checks.base import Scope
+from kubectl_netpol.diagnose.checks.base import ROLLS, Scope
 from kubectl_netpol.model.doctor import Line, State
 from kubectl_netpol.model.finding import Finding, Kind, Remedy, Severity
 from kubectl_netpol.policy import cni as settings
@@ -218,7 +218,7 @@ def _mode(scope: Scope) -> Line | str:
         if value
         else "is not set: the CNI plugin tells the agent of no pod"
     )
-    back = Remedy(f"kubectl -n kube-system set env daemonset aws-node {settings.MODE_VARIABLE}=standard", config.ROLLS)
+    back = Remedy(f"kubectl -n kube-system set env daemonset aws-node {settings.MODE_VARIABLE}=standard", ROLLS)
     return Line("enforcing mode", State.FAILED, f"{settings.MODE_VARIABLE} {what}", source, (back,))
 
 
@@ -247,7 +247,7 @@ def _egress(scope: Scope) -> Line | str:
     if scope.cni.is_on("ENABLE_V6_EGRESS"):
         off = Remedy(
             "kubectl -n kube-system set env daemonset aws-node ENABLE_V6_EGRESS=false",
-            f"{config.ROLLS}; pods made before keep IPv6 until they are replaced",
+            f"{ROLLS}; pods made before keep IPv6 until they are replaced",
         )
         text = "pods of this IPv4 cluster also have an IPv6 way out (ENABLE_V6_EGRESS), which no policy restricts"
         return Line("other IP family", State.FAILED, text, f"{DAEMONSET} ENABLE_V6_EGRESS", (off,))

@@ -8,7 +8,6 @@ from typing import Any
 
 from kubectl_netpol.errors import NotRead, UsageError
 from kubectl_netpol.model.flow import PROTOCOL_NUMBERS, WITH_PORTS, Address
-from kubectl_netpol.policy import selectors
 from kubectl_netpol.policy.world import (
     World,
     container_ports,
@@ -133,9 +132,8 @@ def service_pods(service: Json, world: World) -> list[Json]:
     selector = (service.get("spec") or {}).get("selector")
     if not selector:
         return []
-    wanted = {"matchLabels": selector}
-    pods = world.pods_of.get(namespace_of(service), ())
-    return [pod for pod in pods if not finished(pod) and selectors.matches(wanted, labels_of(pod))]
+    pods = world.pods_matching(namespace_of(service), {"matchLabels": selector})
+    return [pod for pod in pods if not finished(pod)]
 
 
 def target_port(service: Json, protocol: str, port: int, pod: Json) -> int | None:

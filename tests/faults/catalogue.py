@@ -324,6 +324,22 @@ def the_controller_made_nothing_of_a_policy(objects: Objects) -> None:
     _maps_of_nobody(objects)
 
 
+@objects("NPE201", "P13 A1")
+def the_endpoints_are_gone_and_the_maps_still_hold(objects: Objects) -> None:
+    objects.drop("policyendpoints")
+
+
+@objects("NPE601", "P13 A1")
+def the_controller_is_off_and_the_maps_still_hold(objects: Objects) -> None:
+    objects.one("configmaps", "amazon-vpc-cni")["data"]["enable-network-policy-controller"] = "false"
+    objects.drop("policyendpoints")
+
+
+@objects("NPE607", "P13")
+def there_is_no_daemonset_of_the_cni(objects: Objects) -> None:
+    objects.drop("daemonsets", "aws-node")
+
+
 @objects("NPE202", "P11 A19 A12")
 def the_endpoints_are_behind_the_policy(objects: Objects) -> None:
     _policy(objects)["spec"]["ingress"].append({"from": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]})

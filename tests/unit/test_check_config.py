@@ -243,7 +243,7 @@ CASES = {
         "NPE606",
         lambda o: o.role["rules"][1].update(resourceNames=["one"]),
         (*DAEMONSET, "clusterroles"),
-        title="get policyendpoints, list policyendpoints, watch policyendpoints",
+        title="get, list, watch policyendpoints",
     ),
     "no agent on the node": Case(
         "NPE607", lambda o: o.lists["pods"].remove(o.agent), (*DAEMONSET, "pods", "nodes"), title="no pod of aws-node"

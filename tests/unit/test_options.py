@@ -170,6 +170,6 @@ def test_suggested_commands_ask_the_same_cluster(seen):
     text = "see kubectl netpol-ebpf maps a -n b, then kubectl -n b edit networkpolicy c; `kubectl diff`"
     assert with_flags(text, live) == (
         "see kubectl netpol-ebpf maps --context 'prod x' --as me a -n b, "
-        "then kubectl --context 'prod x' --as me -n b edit networkpolicy c; `kubectl diff`"
+        "then kubectl --context 'prod x' --as me -n b edit networkpolicy c; `kubectl --context 'prod x' --as me diff`"
     )
     assert with_flags(text, offline) == text

@@ -202,9 +202,15 @@ def resource(policy: Json) -> str:
     return f"{kind_of(policy).lower()} {name_of(policy)}{place}"
 
 
+ADD_ON = "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni"
+ROLLS = "restarts aws-node on all nodes, one after the other"
+UPGRADE = Remedy(
+    f"{ADD_ON} --addon-version VERSION --resolve-conflicts PRESERVE",
+    f"{ROLLS}; VERSION is one of those that `aws eks describe-addon-versions --addon-name vpc-cni` lists",
+)
 RESTART_AGENT = (
-    "other pods of the node keep what they have; in standard mode pods are open, in strict mode closed, until the "
-    "agent has written their maps again"
+    "pods of the node keep their programs and maps; only where the agent loads new ones, as after an upgrade, they are "
+    "open in standard mode and closed in strict mode until it has filled them"
 )
 
 

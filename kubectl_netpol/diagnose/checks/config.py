@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import NodeCase, Scope, restart_agent
+from kubectl_netpol.diagnose.checks.base import ADD_ON, ROLLS, UPGRADE, NodeCase, Scope, restart_agent
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
 from kubectl_netpol.policy import cni as settings
 from kubectl_netpol.policy import nodes as node_kinds
@@ -17,8 +17,6 @@ from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of,
 Json = dict[str, Any]
 
 DAEMONSET = "DaemonSet kube-system/aws-node"
-ADD_ON = "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni"
-ROLLS = "restarts aws-node on all nodes, one after the other"
 VALUES = f"{ROLLS}; replaces the add-on's other configuration values"
 SHOWN = 3
 MANY_RESTARTS = 5
@@ -68,7 +66,7 @@ def _controller(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         return
     value = "no such key" if cni.controller_setting is None else f'"{cni.controller_setting}"'
     key = settings.CONTROLLER_KEY
-    what = "the 1 policy" if count == 1 else f"the {count} policies" if count else "policies"
+    what = "the only policy" if count == 1 else f"the {count} policies" if count else "policies"
     title = f"the network policy controller is off ({key}: {value}): nobody resolves {what}"
     evidence = (
         Evidence(f"ConfigMap kube-system/{settings.CONFIG_MAP} {settings.CONTROLLER_KEY}", value),
@@ -92,7 +90,7 @@ def _switched_off(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     said = said if cni.agent_image else f"it has no container {settings.AGENT}"
     if policies or wanted:
         effect = "1 policy has" if policies == 1 else f"{policies or ''} policies have".strip()
-        title = f"the agent is told not to enforce network policies ({said}): {effect} no effect"
+        title = f"the agent is told not to enforce network policies ({said}): {effect} no effect on new pods"
         evidence = (
             Evidence(f"{DAEMONSET}, container {settings.AGENT}", said),
             Evidence("policies in the API", str(policies)),
@@ -103,9 +101,8 @@ def _switched_off(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         )
         yield _made(findings.AGENT_OFF, title, evidence, (on,))
     if left:
-        title = (
-            f"network policies are switched off ({said}), and {left} PolicyEndpoints and what was made of them are left"
-        )
+        endpoints = f"{left} PolicyEndpoint{'' if left == 1 else 's'}"
+        title = f"network policies are switched off ({said}), and {endpoints} and what was made of them are left"
         evidence = (
             Evidence(f"{DAEMONSET}, container {settings.AGENT}", said),
             Evidence("PolicyEndpoints in the API", str(left)),
@@ -150,9 +147,12 @@ def _versions(scope: Scope) -> Iterator[Finding]:
         if version is not None and version < first:
             title = f"{what} is {version}, and network policies need {first} or newer"
             evidence = (Evidence(what, str(version)), Evidence("EKS user guide, network policies", f"{first} or newer"))
-            newer = Remedy(f"{ADD_ON} --resolve-conflicts PRESERVE", ROLLS)
+            newer = UPGRADE
             if what == "Kubernetes":
-                newer = Remedy("aws eks update-cluster-version --name CLUSTER", "updates the control plane")
+                newer = Remedy(
+                    "aws eks update-cluster-version --name CLUSTER --kubernetes-version VERSION",
+                    "updates the control plane, one minor version at a time",
+                )
             yield _made(findings.TOO_OLD, title, evidence, (newer,))
     yield from _defects(scope)
     if cni.cni is not None and cni.agent is not None and (why := settings.mismatch(cni.cni, cni.agent)):
@@ -176,9 +176,13 @@ def _defects(scope: Scope) -> Iterator[Finding]:
         title += f" (and {len(known) - 1} more known defects)"
     evidence = (
         Evidence(f"{DAEMONSET}, images", f"VPC CNI {cni.cni}, agent {cni.agent}"),
-        *(Evidence(f"{one.of} {one.first} to {one.last}, {one.reference}", one.text) for one in worst),
+        *(Evidence(f"{one.of} {_span(one)}, {one.reference}", one.text) for one in worst),
     )
-    yield _made(findings.KNOWN_DEFECT, title, evidence, (Remedy(f"{ADD_ON} --resolve-conflicts PRESERVE", ROLLS),))
+    yield _made(findings.KNOWN_DEFECT, title, evidence, (UPGRADE,))
+
+
+def _span(one: settings.Defect) -> str:
+    return f"{one.first} to {one.last}" if one.first != one.last else str(one.first)
 
 
 # ---- rights
@@ -193,9 +197,12 @@ def _rights(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
     kinds = ["policyendpoints"]
     if cni.agent is not None and cni.agent >= settings.FIRST_WITH_CLUSTER_POLICIES:
         kinds.append("clusterpolicyendpoints")
-    lost = [f"{verb} {kind}" for kind in kinds for verb in READ if not may(role, verb, AWS, kind)]
+    verbs = {kind: [verb for verb in READ if not may(role, verb, AWS, kind)] for kind in kinds}
+    lost = [f"{', '.join(missing)} {kind}" for kind, missing in verbs.items() if missing]
     if lost and (cni.policy_enabled or wanted):
-        title = f"ClusterRole {settings.AWS_NODE} lacks the right to {', '.join(lost)}: the agent learns of no change"
+        title = (
+            f"ClusterRole {settings.AWS_NODE} lacks the right to {' and '.join(lost)}: the agent learns of no change"
+        )
         evidence = (
             Evidence(f"ClusterRole {settings.AWS_NODE} rules for {AWS}", _given(role, AWS) or "none"),
             Evidence(
@@ -242,7 +249,11 @@ def _given(role: Json, group: str) -> str:
 
 
 def _agents(scope: Scope) -> Iterator[Finding]:
-    if not scope.cni.known or scope.world.unread("pods", "nodes"):
+    if scope.world.unread("pods", "nodes"):
+        return
+    if scope.cni.installed is False:
+        yield from _no_daemonset(scope)
+    if not scope.cni.known:
         return
     nodes = {node_of(pod) for pod in scope.pods}
     for name in sorted(nodes):
@@ -251,6 +262,24 @@ def _agents(scope: Scope) -> Iterator[Finding]:
             continue
         yield from _agent(name, scope.agent_pods.get(name), scope)
         yield from _kernel(name, node)
+
+
+def _no_daemonset(scope: Scope) -> Iterator[Finding]:
+    """EKS Auto Mode needs none; on other nodes nobody writes maps then."""
+    nodes = [scope.world.nodes[name] for name in sorted({node_of(p) for p in scope.pods}) if name in scope.world.nodes]
+    without = [name_of(node) for node in nodes if has_daemonset(node)]
+    count = len(policies_of(scope.world))
+    if not without or not count:
+        return
+    names = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
+    title = f"there is no {DAEMONSET}: no agent enforces policies on {names}"
+    evidence = (Evidence("DaemonSets in kube-system", "no aws-node"), Evidence("policies in the API", str(count)))
+    add = Remedy(
+        "aws eks create-addon --cluster-name CLUSTER --addon-name vpc-cni "
+        """--configuration-values '{"enableNetworkPolicy":"true"}'""",
+        "installs the VPC CNI: pods of another CNI plugin have to be replaced",
+    )
+    yield _made(findings.AGENT_DOWN, title, evidence, (add,))
 
 
 def old_kernels(world: World) -> Iterator[Finding]:
@@ -281,13 +310,14 @@ def _agent(name: str, pod: Json | None, scope: Scope) -> Iterator[Finding]:
         return
     evidence = (
         Evidence(f"pods k8s-app=aws-node on node {name}", there),
-        Evidence("nodes with pods", f"{name} has pods"),
+        Evidence(f"pods with a network of their own on node {name}", str(sum(node_of(p) == name for p in scope.pods))),
     )
     logs = (
         Remedy(f"kubectl -n kube-system logs {name_of(pod)} -c {settings.AGENT} --previous", NO_EFFECT) if pod else None
     )
     look = logs or Remedy("kubectl -n kube-system describe daemonset aws-node", NO_EFFECT)
-    found = _made(findings.AGENT_DOWN, title, evidence, (look, restart_agent(name)), f"node {name}")
+    remedies = (look, restart_agent(name)) if pod else (look, Remedy(f"kubectl describe node {name}", NO_EFFECT))
+    found = _made(findings.AGENT_DOWN, title, evidence, remedies, f"node {name}")
     yield _on_node(found, name)
 
 
@@ -297,7 +327,8 @@ def _restarts(name: str, pod: Json, status: Json | None) -> Iterator[Finding]:
     last = _last(status or {})
     if count < MANY_RESTARTS and "OOMKilled" not in last:
         return
-    title = f"the agent on node {name} was restarted {count} times{f', last because of {last}' if last else ''}"
+    times, why = "once" if count == 1 else f"{count} times", f", last because of {last}" if last else ""
+    title = f"the agent on node {name} was restarted {times}{why}"
     evidence = (
         Evidence(f"pod {ref(pod)} container {settings.AGENT} restartCount", str(count)),
         Evidence("its last end", last or "not known"),
@@ -365,9 +396,8 @@ def _plugins(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         )
         yield _made(findings.BANDWIDTH, title, evidence, (off,))
     if cni.veth_prefix not in ("", settings.VETH_PREFIX):
-        title = (
-            f"host veths are called {cni.veth_prefix}…, and the agent looks for eni… and vlan…: it attaches to no pod"
-        )
+        names = f"host veths are called {cni.veth_prefix}…, and the agent looks for eni… and vlan…"
+        title = f"{names}: it attaches to no new pod"
         evidence = (
             Evidence(f"{DAEMONSET} AWS_VPC_K8S_CNI_VETHPREFIX", cni.veth_prefix),
             Evidence("prefixes of the agent", "eni, vlan"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.attached import restricting
-from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate
+from kubectl_netpol.diagnose.checks.base import UPGRADE, NodeCase, PodCase, recreate
 from kubectl_netpol.diagnose.flows import EstablishedFlow, flows_of
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Remedy
 from kubectl_netpol.model.flow import Direction, port_text
@@ -122,7 +122,6 @@ def _poisoning(case: NodeCase, table: MapView) -> Iterator[Finding]:
         Evidence("agents from 1.3.7 on", "keys of 24 bytes (IPv4) or 60 bytes (IPv6), with the veth's index"),
     )
     upgrade = Remedy(
-        "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --addon-version v1.22.3-eksbuild.1",
-        "restarts aws-node on all nodes; conntrack starts empty, and established flows are judged anew",
+        UPGRADE.command, f"{UPGRADE.effect}; conntrack starts empty, and established flows are judged anew"
     )
     yield case.made(findings.POISONING, title, evidence, (upgrade,))

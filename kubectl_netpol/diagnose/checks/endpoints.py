@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.base import PodKey, Scope, key_of, policy_text, resource
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.policy import controller
 from kubectl_netpol.policy import endpoints as pe
 from kubectl_netpol.policy.resolution import Comparison, Drift
 from kubectl_netpol.policy.world import (
+    APPLICATION_POLICY,
     CLUSTER_POLICY,
     finished,
     kind_of,
     name_of,
     namespace_of,
+    on_host_network,
+    pod_ip,
     ref,
 )
 
@@ -61,15 +66,21 @@ def _drifts(found: Comparison, scope: Scope) -> Iterator[Finding]:
         # The pods are those of the earlier selector.
         by_kind[findings.SPEC_BEHIND] += by_kind.pop(findings.PODS_BEHIND)
     for kind, drifts in by_kind.items():
+        if kind is findings.SAME_NAME and kind_of(found.policy) != APPLICATION_POLICY and _both(found.policy, scope):
+            # Told once, of the one that is easier to rename.
+            continue
         yield _drift(found.policy, kind, drifts, scope)
+
+
+def _both(policy: Json, scope: Scope) -> bool:
+    """Whether its namesake of the other kind is asked about, too."""
+    return any(one is not policy and ref(one) == ref(policy) for one in scope.policies)
 
 
 def _drift(policy: Json, kind: Kind, drifts: list[Drift], scope: Scope) -> Finding:
     text = "; ".join(drift.text for drift in drifts)
     slices = pe.of_policy(scope.world, policy)
     names = ", ".join(name_of(one) for one in slices[:3]) or "PolicyEndpoints"
-    changed = max((_changed(one) for one in slices), default="")
-    there = f"{text}{f' (last change: {changed})' if changed else ''}"
     pods = scope.selected(policy)
     named = frozenset(pod for drift in drifts for pod in drift.pods)
     if kind is findings.PODS_BEHIND:
@@ -77,18 +88,46 @@ def _drift(policy: Json, kind: Kind, drifts: list[Drift], scope: Scope) -> Findi
     return Finding(
         kind,
         f"{policy_text(policy)}: {text}",
-        (Evidence(policy_text(policy), _wanted(policy, drifts)), Evidence(names, there)),
-        _remedies(policy, slices),
+        (Evidence(policy_text(policy), _wanted(policy, scope)), Evidence(names, _held(slices))),
+        _same_name(policy) if kind is findings.SAME_NAME else _remedies(policy, slices),
         subject=f"policy {ref(policy)}",
         pods=pods | (named & scope.keys),
     )
 
 
-def _wanted(policy: Json, drifts: list[Drift]) -> str:
-    generation = policy["metadata"].get("generation")
-    since = policy["metadata"].get("creationTimestamp") or ""
-    words = f"generation {generation}" if generation else f"made {since}" if since else "as it is in the API"
-    return f"{words}; the controller's rules make something else of it ({', '.join(d.code for d in drifts)})"
+def _wanted(policy: Json, scope: Scope) -> str:
+    """`generation 3: 2 ingress and 0 egress entries for 4 pods`."""
+    found = controller.resolution(policy, scope.world)
+    pods = sum(
+        pod_ip(pod) is not None and not (finished(pod) or on_host_network(pod))
+        for pod in controller.subjects(policy, scope.world)
+    )
+    return f"generation {policy['metadata'].get('generation') or 'not known'}: {_counts(found.wanted, pods)}"
+
+
+def _held(slices: list[Json]) -> str:
+    if not slices:
+        return "none has its name in spec.policyRef"
+    entries = {side: [e for one in slices for e in (one.get("spec") or {}).get(side) or ()] for side in Direction}
+    changed = max(map(_changed, slices), default="")
+    text = _counts(entries, len({pod for one in slices for pod in pe.lists(one)}))
+    return f"{text}{f'; last change {changed}' if changed else ''}"
+
+
+def _counts(entries: Mapping[Direction, Sized], pods: int) -> str:
+    sides = " and ".join(f"{len(entries.get(side, ()))} {side}" for side in Direction)
+    return f"{sides} entries for {pods} pod{'' if pods == 1 else 's'}"
+
+
+def _same_name(policy: Json) -> tuple[Remedy, ...]:
+    """Only a new name helps: the controller finds PolicyEndpoints by name."""
+    return (
+        Remedy(
+            f"kubectl get {resource(policy)} -o yaml",
+            "none: it only reads; apply it under another name, and wait for its PolicyEndpoints before the next step",
+        ),
+        Remedy(f"kubectl delete {resource(policy)}", "the policy of this name and kind is gone; the other one stays"),
+    )
 
 
 def _changed(endpoint: Json) -> str:

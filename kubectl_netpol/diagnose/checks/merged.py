@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import Scope, key_of, toward
+from kubectl_netpol.diagnose.checks.base import UPGRADE, Scope, key_of, toward
 from kubectl_netpol.diagnose.expected import expected_maps
 from kubectl_netpol.kernel.identity import pod_part
 from kubectl_netpol.kernel.layouts import SLOTS
@@ -235,8 +235,4 @@ def _across_namespaces(scope: Scope) -> Iterator[Finding]:
         evidence = tuple(
             Evidence(f"policies that select pod {ref(p)}", _policies(sets[key_of(p)])) for p in (one, other)
         )
-        upgrade = Remedy(
-            "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --addon-version v1.22.4-eksbuild.1",
-            "restarts aws-node on all nodes",
-        )
-        yield Finding(findings.SHARED_IDENTIFIER, title, evidence, (upgrade,), subject=f"pod {ref(one)}", pods=keys)
+        yield Finding(findings.SHARED_IDENTIFIER, title, evidence, (UPGRADE,), subject=f"pod {ref(one)}", pods=keys)

@@ -134,7 +134,8 @@ def _wrong_state(case: PodCase, view: DirectionView, states: Mapping[int, int]) 
     if not slices and states.get(0) == DEFAULT_ALLOW and mode == "strict":
         return 0, STATE_NAMES[DEFAULT_DENY], "no policy applies, and the enforcing mode is strict"
     if not slices and states.get(0) == POLICIES_APPLIED and not _open(view):
-        return 0, "the state of the enforcing mode", "no policy applies to it any more"
+        by_mode = {"standard": STATE_NAMES[DEFAULT_ALLOW], "strict": STATE_NAMES[DEFAULT_DENY]}
+        return 0, by_mode.get(mode, "the state of the enforcing mode"), "no PolicyEndpoint lists it any more"
     return None
 
 
@@ -166,10 +167,11 @@ def _maps(case: PodCase) -> Iterator[Finding]:
 def _of_rows(case: PodCase, status: Status, rows: list[tuple[DirectionReport, Row]]) -> Finding:
     kind, verb = STATUSES[status]
     sides = list(dict.fromkeys(report.direction for report, _ in rows))
-    names = [f"{row.prefix} ({row.who})" for _, row in rows]
+    names = [_entry(row) for _, row in rows]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    maps = " and ".join(f"{side}_map" for side in sides)
-    title = f"{maps} of pod {case.name} {verb} {', '.join(names[:SHOWN])}{more}"
+    maps = list(dict.fromkeys(_map_name(report, row) for report, row in rows))
+    verb = verb.replace("lacks", "lack").replace("has ", "have ") if len(maps) > 1 else verb
+    title = f"{' and '.join(maps)} of pod {case.name} {verb} {', '.join(names[:SHOWN])}{more}"
     closed = [r for _, r in rows if r.prefix.prefixlen == 0 and status is Status.NOT_IN_MAP]
     if closed:
         title += f": {' and '.join(map(str, sides))} is closed, although no policy restricts it"
@@ -177,14 +179,22 @@ def _of_rows(case: PodCase, status: Status, rows: list[tuple[DirectionReport, Ro
     return case.made(kind, title, evidence, _map_remedies(case, kind))
 
 
+def _entry(row: Row) -> str:
+    """`10.0.1.5/32 (pod shop/web)`."""
+    known = row.who and row.who not in ("cidr", str(row.prefix))
+    return f"{row.prefix} ({row.who})" if known else str(row.prefix)
+
+
+def _map_name(report: DirectionReport, row: Row) -> str:
+    return f"cp_{report.direction}_map" if row in report.tiers else f"{report.direction}_map"
+
+
 def _row_evidence(case: PodCase, report: DirectionReport, row: Row) -> Iterator[Evidence]:
     source = row.endpoint or ("the agent's own entries" if row.status is Status.NOT_IN_MAP else "PolicyEndpoints")
     yield Evidence(source, f"{row.prefix}: {row.resolved if row.resolved is not None else row.note or 'nothing'}")
     rules = report.view.maps.get("cp" if row in report.tiers else "np") if report.view else None
-    name = f"{report.direction}_map" if rules is None or rules.role == "np" else f"cp_{report.direction}_map"
-    yield Evidence(
-        f"{name} {rules.id if rules else ''} on node {case.node}", f"{row.prefix}: {row.kernel or 'no entry'}"
-    )
+    where = f"{_map_name(report, row)} {rules.id if rules else ''} on node {case.node}"
+    yield Evidence(where, f"{row.prefix}: {row.kernel or 'no entry'}")
 
 
 def _map_remedies(case: PodCase, kind: Kind) -> tuple[Remedy, ...]:
