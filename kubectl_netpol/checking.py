@@ -127,15 +127,11 @@ def read_api(origin: Source, asked: Asked, progress: Progress) -> Snapshot:
 def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) -> tuple[Json, ...]:
     """The pods that the flags mean. Raises ``UsageError`` where there are none, or where POD is not one."""
     if asked.pod:
-        pod = _one_pod(origin, asked, world, progress)
-        if not asked_pods([pod]):
-            raise UsageError(f"pod {ref(pod)} has no network on a node (phase {phase_of(pod) or 'unknown'})")
-        return (pod,)
+        return (_one_pod(origin, asked, world, progress),)
     pods = world.snapshot.items("pods")
     if asked.node:
-        if asked.node not in world.nodes and world.snapshot.get("nodes").known:
-            raise UsageError(f'node "{asked.node}" not found')
-        pods = tuple(pod for pod in pods if node_of(pod) == asked.node)
+        node = targets.pick_node(asked.node, world)
+        pods = tuple(pod for pod in pods if node_of(pod) == node)
     elif not asked.all_namespaces:
         if origin.namespace not in world.namespaces and world.snapshot.get("namespaces").known:
             raise UsageError(f'namespace "{origin.namespace}" not found')
@@ -143,18 +139,28 @@ def asked_for(origin: Source, asked: Asked, world: World, progress: Progress) ->
     if asked.selector:
         wanted = selectors.parse(asked.selector)
         pods = tuple(pod for pod in pods if selectors.matches(wanted, labels_of(pod)))
-    return asked_pods(pods)
+    found = asked_pods(pods)
+    if not found:
+        rest = f": {len(pods)} are on the host network, have ended or have no address" if pods else ""
+        progress.note_once(f"no pods to check{rest}")
+    return found
+
+
+def no_network(pod: Json) -> str:
+    """Why no program can be on the way of a pod's packets; empty where one can."""
+    if on_host_network(pod):
+        return "the pod is on the host network, where no program filters it"
+    if not node_of(pod):
+        return "the pod is not on a node yet"
+    return "" if pod_ip(pod) is not None else f"the pod has no address yet (phase {phase_of(pod) or 'unknown'})"
 
 
 def _one_pod(origin: Source, asked: Asked, world: World, progress: Progress) -> Json:
     pod, note = targets.pick_pod(asked.pod, origin.namespace, world)
     if note:
         progress.note_once(note)
-    if on_host_network(pod):
-        raise NodeError(
-            f"pod {ref(pod)} is on the host network: it has no veth, no programs and no maps",
-            "NetworkPolicy does not apply to hostNetwork pods",
-        )
+    if finished(pod):
+        raise UsageError(f"pod {ref(pod)} has ended ({phase_of(pod)}): it has no network any more")
     return pod
 
 
@@ -171,13 +177,14 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     world = World(snapshot)
     pods = asked_for(origin, asked, world, progress)
     whole = not (asked.pod or asked.selector or asked.node)
-    found = Check(world, pods, whole=whole, api_only=asked.api_only)
+    unfiltered = no_network(pods[0]) if asked.pod else ""
+    found = Check(world, pods, whole=whole, api_only=asked.api_only, no_network=bool(unfiltered))
     wide = common.output is Format.WIDE
     live = common.output in (Format.TABLE, Format.WIDE) and not asked.pod and not common.machine
     rows = report_form.Rows(((namespace_of(p), name_of(p), node_of(p)) for p in pods), wide)
     if live and pods and not common.no_headers:
         write_text(sys.stdout, rows.header() + "\n")
-    with contextlib.closing(_readings(origin, found, asked, progress)) as readings:
+    with contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings:
         for number, (node, reading) in enumerate(readings):
             made = found.node(node, reading)
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
@@ -194,12 +201,14 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
 
 
 def _readings(
-    origin: Source, found: Check, asked: Asked, progress: Progress
+    origin: Source, found: Check, asked: Asked, progress: Progress, unfiltered: str
 ) -> Generator[tuple[str, NodeReading], None, None]:
-    if asked.api_only:
-        yield from ((node, NodeReading(None, API_ONLY)) for node in found.by_node)
+    if asked.api_only or unfiltered:
+        yield from ((node, NodeReading(None, unfiltered or API_ONLY)) for node in found.by_node)
         return
-    requests = requests_of(found)
+    bare = {node: why for node in found.by_node if (why := found.without_agent(node))}
+    yield from ((node, NodeReading(None, why)) for node, why in bare.items())
+    requests = {node: request for node, request in requests_of(found).items() if node not in bare}
     if requests:
         progress.step(f"reading {len(requests)} node{'' if len(requests) == 1 else 's'}")
     yield from origin.each_node(requests, asked.parallel)
@@ -230,7 +239,8 @@ def _text(report: Report, asked: Asked, wide: bool, headers: bool) -> str:
 def _without(report: Report, ignored: Sequence[str], common: Common) -> Report:
     """Less what `--ignore` names, and with commands that ask the cluster that was asked."""
     kept = findings_with_flags((one for one in report.findings if one.code not in ignored), common)
-    return replace(report, rows=tuple(_row_without(row, ignored) for row in report.rows), findings=kept)
+    gone = tuple(one.code for one in report.findings if one.code in ignored)
+    return replace(report, rows=tuple(_row_without(row, ignored) for row in report.rows), findings=kept, ignored=gone)
 
 
 def _row_without(row: PodRow, ignored: Sequence[str]) -> PodRow:
@@ -242,7 +252,8 @@ def _row_without(row: PodRow, ignored: Sequence[str]) -> PodRow:
 
 def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) -> ExitCode:
     """Read again and again, through one debug pod, until the policies are in force or the time is over."""
-    until = time.monotonic() + duration("--wait", asked.wait)
+    begun = time.monotonic()
+    until = begun + duration("--wait", asked.wait)
     with contextlib.ExitStack() as stack:
         reader = _Held(origin, common, progress, stack)
         while True:
@@ -253,6 +264,10 @@ def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) ->
             progress.step(f"waiting: {(*left, *unread)[0]}")
             time.sleep(POLL_SECONDS)
     progress.done()
+    waited = f"{round(time.monotonic() - begun)}s"
+    in_force = False if left else None if unread else True
+    words = {True: "in force after", False: "not in force after", None: "not known to be in force after"}
+    report = replace(report, in_force=in_force, waited=f"its policies are {words[in_force]} {waited}")
     print_report(report, asked, common)
     if left:
         return ExitCode.DENIED
@@ -300,10 +315,13 @@ class _Held:
 def _state(origin: Source, asked: Asked, common: Common, progress: Progress, read: _Held) -> Report:
     world = World(read_api(origin, asked, progress))
     pod = _one_pod(origin, asked, world, progress)
-    if finished(pod):
-        raise UsageError(f"pod {ref(pod)} has ended ({phase_of(pod)}): it has no network any more")
-    if not node_of(pod) or pod_ip(pod) is None:
-        return Report((), (), (f"pod {ref(pod)} is not on a node, or has no address yet",))
+    if on_host_network(pod):
+        raise NodeError(
+            f"pod {ref(pod)} is on the host network: it has no veth, no programs and no maps",
+            "NetworkPolicy does not apply to hostNetwork pods",
+        )
+    if why := no_network(pod):
+        return Report((), (), (f"pod {ref(pod)}: {why}",))
     found = Check(world, (pod,), whole=False)
     for node, request in requests_of(found).items():
         found.node(node, read(node, request))

@@ -16,6 +16,7 @@ from kubectl_netpol.diagnose.checks.intent import without_agent
 from kubectl_netpol.errors import ApiError, ConnectionFailed, ExitCode, NodeError, UsageError
 from kubectl_netpol.model.doctor import Line, Probe, State
 from kubectl_netpol.options import Common, Way, with_flags
+from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.shapes import sound
 from kubectl_netpol.policy.world import World
 from kubectl_netpol.progress import Progress
@@ -84,8 +85,7 @@ def _probe(origin: Source, node: str, world: World, common: Common, progress: Pr
     """One debug pod on the node that was named, or on the first one that is ready."""
     from kubectl_netpol.live import held_reader
 
-    if node and node not in world.nodes and world.snapshot.get("nodes").known:
-        raise UsageError(f'node "{node}" not found')
+    node = targets.pick_node(node, world) if node else node
     node = node or _ready_node(world)
     if not node and world.unread("nodes"):
         return Probe("", common.image, error=world.unread("nodes"), tried=False)

@@ -99,7 +99,7 @@ def _container(container: Json) -> Json:
 
 def _pod(pod: Json) -> Json:
     spec = pod.get("spec") or {}
-    kept = _pick(spec, ("nodeName", "hostNetwork"))
+    kept = _pick(spec, ("nodeName", "hostNetwork", "dnsPolicy"))
     agent = _is_aws_node(pod)
     keep = _with_image if agent else _container
     kept["containers"] = [keep(c) for c in spec.get("containers") or ()]

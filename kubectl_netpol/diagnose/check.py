@@ -16,6 +16,7 @@ from kubectl_netpol.diagnose.agreement import agrees
 from kubectl_netpol.diagnose.checks import attached, config, conntrack, intent, merged, pinned
 from kubectl_netpol.diagnose.checks import endpoints as endpoint_checks
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, PodKey, Scope, key_of
+from kubectl_netpol.diagnose.direction import why_unknown
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.layouts import STATE_NAMES
 from kubectl_netpol.kernel.view import NodeView
@@ -29,6 +30,7 @@ from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, 
 Json = dict[str, Any]
 
 OK, UNREAD, NONE = "ok", "?", "-"
+POLICIES = ("networkpolicies", "applicationnetworkpolicies", "clusternetworkpolicies")
 RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -68,6 +70,12 @@ class Report:
     unread: tuple[str, ...]
     """What could not be read, with the reason: without it the answer is not complete."""
     api_only: bool = False
+    ignored: tuple[str, ...] = ()
+    """Codes of findings that are left out as `--ignore` asks."""
+    in_force: bool | None = None
+    """Of `--wait`: whether the policies are in force on the pod."""
+    waited: str = ""
+    """Of `--wait`: how long it took, or what is not as it should be."""
 
     def worst(self, ignored: frozenset[str] = frozenset()) -> Severity | None:
         left = [one.severity for one in self.findings if one.code not in ignored]
@@ -77,8 +85,11 @@ class Report:
 class Check:
     """One `check`, from what the API said; nodes are handed in one after the other."""
 
-    def __init__(self, world: World, pods: Iterable[Json], *, whole: bool, api_only: bool = False) -> None:
-        self.world, self.api_only = world, api_only
+    def __init__(
+        self, world: World, pods: Iterable[Json], *, whole: bool, api_only: bool = False, no_network: bool = False
+    ) -> None:
+        """``no_network``: the only pod has none that a program could filter, so that no node is read for it."""
+        self.world, self.api_only, self.no_network = world, api_only, no_network
         self.scope = Scope(world, tuple(pods), whole)
         self._found: dict[tuple[str, str, str], Finding] = {}
         self._everywhere: list[Finding] = []
@@ -94,6 +105,16 @@ class Check:
             found[node_of(pod)].append(pod)
         return {node: tuple(pods) for node, pods in sorted(found.items())}
 
+    @cached_property
+    def _nodes(self) -> Mapping[PodKey, str]:
+        return {key_of(pod): node_of(pod) for pod in self.scope.pods}
+
+    def without_agent(self, name: str) -> str:
+        """Why nothing on a node enforces policies, so that there is nothing to read; empty where something may."""
+        node = self.world.nodes.get(name)
+        kind = intent.without_agent(node) if node is not None else ""
+        return f"{kind}: nothing enforces policies there" if kind else ""
+
     def _by_api(self) -> Iterator[Finding]:
         yield from config.of_cluster(self.scope)
         yield from endpoint_checks.of_cluster(self.scope)
@@ -104,9 +125,10 @@ class Check:
         """The rows of one node's pods."""
         pods = self.by_node.get(name, ())
         if reading.document is None:
-            if not self.api_only and name:
+            if not (self.api_only or self.no_network or self.without_agent(name)) and name:
                 self._unread.append(f"node {name}: {reading.reason}")
-            return self._with_rows(self._row(PodCase(pod, self.scope, None), reading.reason) for pod in pods)
+            reason = "" if self.api_only else reading.reason
+            return self._with_rows(self._row(PodCase(pod, self.scope, None), reason) for pod in pods)
         view = NodeView(reading.document)
         case = NodeCase(name, view, self.scope)
         for made in (pinned.of_node(case), attached.of_node(case), conntrack.of_node(case), config.of_node(case)):
@@ -121,11 +143,24 @@ class Check:
     def _pod(self, pod: Json, view: NodeView) -> PodRow:
         kernel = view.pod(namespace_of(pod), name_of(pod), [str(address) for address in pod_ips(pod)])
         case = PodCase(pod, self.scope, kernel)
-        self._add(of_pod(case))
-        reason = _unknown(kernel)
+        close = not agrees(case)
+        self._add(of_pod(case, close=close))
+        reason = _unknown(kernel) or (self._undecided(case) if close else "")
+        if pod["metadata"].get("deletionTimestamp") and kernel.ifindex is None:
+            # Its network goes before its object does.
+            return self._row(case, "the pod is being deleted, and its network is gone")
         if reason:
             self._unread.append(f"pod {case.name}: {reason}")
         return self._row(case, reason)
+
+    def _undecided(self, case: PodCase) -> str:
+        """Why its layers could not be compared, where no finding says what is wrong."""
+        if any(one.severity is not Severity.INFO for one in self._of_pods.get(case.key, ())):
+            return ""
+        if self.world.unread("policyendpoints", "clusterpolicyendpoints", *POLICIES):
+            # Told once, and not of each pod.
+            return ""
+        return next((why for report in case.reports if (why := why_unknown(report))), "")
 
     def _row(self, case: PodCase, reason: str) -> PodRow:
         codes = self._codes_of(case)
@@ -151,7 +186,7 @@ class Check:
 
     def _told_of(self, key: PodKey) -> tuple[str, ...]:
         """Less the consequences of what concerns the whole cluster: all of that is known before the first node."""
-        left = consequences_left_out([*self._everywhere, *self._of_pods[key]])
+        left = consequences_left_out([*self._everywhere, *self._of_pods[key]], {key: self._nodes.get(key, "")})
         return tuple(sorted({one.code for one in left if key in one.pods}))
 
     @cached_property
@@ -167,14 +202,14 @@ class Check:
             key = one.code, one.subject, one.title
             if key not in self._found:
                 self._found[key] = one
-                if one.everywhere:
+                if one.everywhere or one.kind in OF_NODES:
                     self._everywhere.append(one)
                 for pod in one.pods:
                     self._of_pods[pod].append(one)
 
     def report(self) -> Report:
         """After the last node."""
-        found = consequences_left_out(self._found.values())
+        found = consequences_left_out(self._found.values(), self._nodes)
         left: dict[PodKey, set[str]] = defaultdict(set)
         for one in found:
             for key in one.pods:
@@ -194,9 +229,9 @@ def _order(one: Finding) -> tuple[int, str, str, str]:
     return RANK[one.severity], one.code, one.subject, one.title
 
 
-def of_pod(case: PodCase) -> Iterator[Finding]:
-    """All findings about one pod's part of its node; nothing is looked at closely where all is as it should be."""
-    if case.kernel is None or agrees(case):
+def of_pod(case: PodCase, *, close: bool) -> Iterator[Finding]:
+    """All findings about one pod's part of its node. ``close``: it is not plain that all is as it should be."""
+    if case.kernel is None or not close:
         if case.kernel is not None:
             yield from conntrack.of_pod(case, broken=False)
             yield from pinned.of_agreeing(case)
@@ -212,20 +247,30 @@ CAUSES: tuple[tuple[Kind, tuple[Kind, ...]], ...] = (
         (findings.NO_ENDPOINT, findings.TERMINATING, findings.ENTRIES_BEHIND, findings.PODS_BEHIND),
     ),
     (findings.NO_CRD, (findings.NO_ENDPOINT,)),
+    (findings.BANDWIDTH, (findings.NOT_ATTACHED, findings.OPEN_POD, findings.POD_WITHOUT_PIN)),
+    (findings.AGENT_RIGHTS, (findings.NOT_ATTACHED, findings.OPEN_POD, findings.POD_WITHOUT_PIN)),
     (findings.VETH_PREFIX, (findings.NOT_ATTACHED, findings.OPEN_POD, findings.OTHER_VETH, findings.POD_WITHOUT_PIN)),
     (findings.AGENT_OFF, (findings.NOT_ATTACHED, findings.OPEN_POD, findings.POD_WITHOUT_PIN, findings.AGENT_DOWN)),
 )
 """A finding about the whole cluster -> findings that follow from it, and are not told beside it."""
 
 
-def consequences_left_out(found: Iterable[Finding]) -> list[Finding]:
-    """What has its cause in another finding is not told again for each pod and policy."""
+def consequences_left_out(found: Iterable[Finding], nodes: Mapping[PodKey, str] | None = None) -> list[Finding]:
+    """What has its cause in another finding is not told again for each pod and policy. ``nodes``: of the pods."""
     listed = list(found)
+    down, unpinned = _on_broken_nodes(listed, nodes or {}), _without_pins(listed)
     codes = {one.code for one in listed if one.everywhere}
     gone = {kind.code for cause, effects in CAUSES if cause.code in codes for kind in effects}
     without, behind = _nothing_pinned(listed), _not_resolved(listed)
     return [
-        one for one in listed if one.code not in gone and not _follows(one, without) and not _still_holds(one, behind)
+        one
+        for one in listed
+        if one.code not in gone
+        and not _follows(one, without)
+        and not _still_holds(one, behind)
+        and not (one.kind in ON_THEM and one.pods and one.pods <= down)
+        # That the program which runs is not the pinned one goes without saying where none is.
+        and not (one.kind is findings.OTHER_PROGRAM and one.pods and one.pods <= unpinned)
     ]
 
 
@@ -253,11 +298,26 @@ def _follows(one: Finding, open_pods: frozenset[PodKey]) -> bool:
     return one.code == findings.POD_WITHOUT_PIN.code and one.pods <= open_pods
 
 
+OF_NODES = (findings.AGENT_DOWN, findings.OLD_KERNEL)
+"""Findings about a node, from which follow those about its pods ..."""
+ON_THEM = (findings.NOT_ATTACHED, findings.OPEN_POD, findings.POD_WITHOUT_PIN)
+"""... as these."""
+
+
+def _on_broken_nodes(found: Iterable[Finding], nodes: Mapping[PodKey, str]) -> frozenset[PodKey]:
+    broken = {one.node for one in found if one.kind in OF_NODES and one.node}
+    return frozenset(key for key, node in nodes.items() if node in broken)
+
+
+def _without_pins(found: Iterable[Finding]) -> frozenset[PodKey]:
+    return frozenset(pod for one in found if one.code == findings.POD_WITHOUT_PIN.code for pod in one.pods)
+
+
 # ---- the words of a row
 
 
 def _intent(case: PodCase) -> str:
-    if case.world.unread("networkpolicies", "applicationnetworkpolicies", "clusternetworkpolicies"):
+    if case.world.unread(*POLICIES):
         return UNREAD
     count = len(case.scope.policies_of(case.pod))
     return "open" if not count else f"{count} polic{'y' if count == 1 else 'ies'}"
@@ -335,7 +395,7 @@ def _unread_map(view: DirectionView) -> str:
     """A map of the attached program that was not (wholly) read, and why."""
     for one in (*view.maps.values(), *view.other_maps):
         if one.role != "events" and (not one.type or not one.complete):
-            name = layouts.map_name(one.role, view.direction) if one.type else "map"
+            name = layouts.map_name(one.role, view.direction) or "map"
             return f"{name} {one.id} was not read to the end: {one.reason or 'the reading was cut'}"
     return ""
 

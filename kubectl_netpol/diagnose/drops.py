@@ -21,7 +21,7 @@ from kubectl_netpol.policy import endpoints
 from kubectl_netpol.policy.cni import AGENT, AWS_NODE, NAMESPACE, Version, cni_of
 from kubectl_netpol.policy.networkpolicy import Ends
 from kubectl_netpol.policy.nodes import AGENT_LOG
-from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of, node_of, pod_ips
+from kubectl_netpol.policy.world import World, container_ports, labels_of, name_of, namespace_of, node_of, pod_ips
 
 Json = dict[str, Any]
 
@@ -35,6 +35,8 @@ CLEANUP_SECONDS = "300"
 LAST_WITH_462 = Version(1, 4, 1)
 FIRST_WITH_DEBUG_ACCEPT = Version(1, 2, 2)
 """From here on ACCEPT is logged at level debug only (agent facts 8.3)."""
+FIRST_EPHEMERAL = 32768
+"""Linux opens connections from ports from here on (net.ipv4.ip_local_port_range)."""
 IGMP = 2
 BROADCAST = "255.255.255.255"
 
@@ -300,9 +302,9 @@ class _Judge:
         return judge(leg, self.world, self.views)
 
     def _reply(self, one: LoggedFlow, direction: Direction) -> tuple[Kind, str] | None:
-        """Whether it is an answer: what it would answer to is allowed, and it comes from the lower port."""
+        """Whether it is an answer: what it would answer to is allowed, and it goes to a port that nobody serves."""
         flow = one.flow
-        if flow.source_port is None or flow.source_port >= flow.port:
+        if flow.source_port is None or not self._answers(flow, direction):
             return None
         opposite = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
         asked = Flow(flow.destination, flow.source, flow.protocol, flow.source_port)
@@ -316,6 +318,19 @@ class _Judge:
         if startup:
             return Kind.STARTUP, f"{startup}; {answers}: no conntrack entry was there yet"
         return Kind.STALE_REPLY, f"{answers} ({found.decided_by.why}): its conntrack entry was gone; {self._cleaner()}"
+
+    def _answers(self, flow: Flow, direction: Direction) -> bool:
+        """Whether its ports are those of an answer: from what the other end serves to where clients begin."""
+        receiver = self.pod if direction is Direction.INGRESS else self.world.pod_by_ip.get(flow.destination)
+        sender = self.world.pod_by_ip.get(flow.source) if direction is Direction.INGRESS else self.pod
+        if flow.port < FIRST_EPHEMERAL or flow.port in self._served(receiver):
+            return False
+        return (flow.source_port or 0) < FIRST_EPHEMERAL or flow.source_port in self._served(sender)
+
+    def _served(self, pod: Json | None) -> frozenset[int]:
+        """Ports that a pod says it listens on."""
+        ports = container_ports(pod) if pod is not None else ()
+        return frozenset(int(port["containerPort"]) for port in ports if port.get("containerPort"))
 
     def _cleaner(self) -> str:
         cni = cni_of(self.world)

@@ -54,6 +54,8 @@ STARTED_BY, STARTED_AT = f"{TOOL}/started-by", f"{TOOL}/started-at"
 LEAST_TIME_LEFT = 60
 """Seconds a kept pod must still have before its deadline to be used again."""
 DELETE_SECONDS = 15.0
+LOOKS = 6
+"""How often, a second apart, a pod is looked for whose create request was not answered."""
 """How long leaving waits for the delete request, with signals held back."""
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 30.0
@@ -586,10 +588,12 @@ class _Lease:
 
     def _delete(self) -> str:
         """Why the pod could not be deleted, or "" when it is gone."""
-        path = _pods_path(self.options.namespace)
         try:
-            for name, uid in self._mine():
-                self.api.delete(f"{path}/{name}", uid=uid)
+            found = self._mine()
+            if not found:
+                return "the server did not say whether it made it"
+            for name, uid in found:
+                self._delete_one(f"{_pods_path(self.options.namespace)}/{name}", uid)
         except ApiError as error:
             # 409: the uid does not fit, so ours is gone and its name has a new owner.
             return "" if error.status == 409 else error.message
@@ -597,13 +601,23 @@ class _Lease:
             return " ".join(str(error).split()) or type(error).__name__
         return ""
 
+    def _delete_one(self, path: str, uid: str) -> None:
+        """Tried twice: a server that changes its leader answers 500 for a moment."""
+        try:
+            self.api.delete(path, uid=uid)
+        except ApiError as error:
+            if error.status and error.status < 500:
+                raise
+            time.sleep(1.0)
+            self.api.delete(path, uid=uid)
+
     def _mine(self) -> list[tuple[str, str]]:
-        """(name, uid) of this run's pod. Without an answer to the create request it is looked for, twice: the
-        server may still be at work on a request whose connection is gone."""
+        """(name, uid) of this run's pod. Without an answer to the create request it is looked for, again and again:
+        the server may still be at work on a request whose connection is gone."""
         if self.created is not None:
             return [_identity(self.created)]
-        for attempt in range(2):
-            time.sleep(attempt * 1.0)
+        for attempt in range(LOOKS):
+            time.sleep(min(attempt, 1) * 1.0)
             found = self.api.list(_pods_path(self.options.namespace), labelSelector=f"{RUN}={self.run}").items
             if found:
                 return [_identity(pod) for pod in found]

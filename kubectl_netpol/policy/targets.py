@@ -149,6 +149,18 @@ def target_port(service: Json, protocol: str, port: int, pod: Json) -> int | Non
     return None
 
 
+def pick_node(text: str, world: World) -> str:
+    """The name of a node; `ip-10-0-0-1`, as tables show it, stands for the only one whose name it begins."""
+    if text in world.nodes:
+        return text
+    if not world.snapshot.get("nodes").known:
+        return text
+    found = [name for name in world.nodes if name.partition(".")[0] == text]
+    if len(found) != 1:
+        raise UsageError(f'node "{text}" not found', "`kubectl get nodes` lists them")
+    return found[0]
+
+
 def pick_pod(text: str, namespace: str, world: World) -> tuple[Json, str]:
     """Exactly one pod and a note for stderr where the name was completed; never a guess."""
     target = parse(text, namespace)

@@ -20,13 +20,14 @@ ALIKE = 3
 """Findings of one code that are told in full where many pods are asked about."""
 
 
-def cells(row: PodRow, wide: bool) -> tuple[str, ...]:
-    """The columns of one pod."""
+def cells(row: PodRow, wide: bool, *, reason: bool = False) -> tuple[str, ...]:
+    """The columns of one pod. ``reason``: with why its node is not known."""
     state = row.state if wide else "/".join(SHORT_STATES.get(word, word) for word in row.state.split("/"))
     node = row.node if wide else row.node.partition(".")[0]
     codes = ",".join(row.codes) or "-"
     if row.reason:
-        codes = f"{codes if row.codes else ''} unread: {row.reason}".strip()
+        # The same for all pods of a node, and told in full below the rows.
+        codes = f"{codes if row.codes else ''} unread{f': {row.reason}' if wide or reason else ''}".strip()
     pod = f"{row.namespace}/{row.name}"
     words = pod, node, row.identifier or "-", row.intent, row.endpoints, row.pinned, row.attached, state, codes
     return tuple(clean(word) for word in words)
@@ -64,7 +65,7 @@ def one_pod(report: Report, wide: bool, with_headers: bool) -> str:
     lines += [f"not read: {reason}" for reason in report.unread]
     for one in report.findings:
         lines += ["", *finding_lines(one, full=True)]
-    rows = table(COLUMNS, [cells(row, wide) for row in report.rows], with_headers=with_headers)
+    rows = table(COLUMNS, [cells(row, wide, reason=True) for row in report.rows], with_headers=with_headers)
     if rows:
         lines += ["", *indent(rows).split("\n")]
     return "\n".join(map(clean, lines))
@@ -88,11 +89,11 @@ def after_rows(report: Report, wide: bool) -> str:
 
 
 def summary(report: Report) -> str:
-    """`42 pods on 5 nodes: 2 errors, 1 warning; 1 thing could not be read`."""
+    """`42 pods on 5 nodes: 2 errors, 1 warning; 1 reading failed`."""
     counts = Counter(one.severity for one in report.findings)
     words = [
-        f"{counts[severity]} {word}{'' if counts[severity] == 1 else 's'}"
-        for severity, word in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
+        f"{counts[severity]} {word}{'' if counts[severity] == 1 or severity is Severity.INFO else 's'}"
+        for severity, word in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "info"))
         if counts[severity]
     ]
     nodes = len({row.node for row in report.rows})
@@ -102,9 +103,13 @@ def summary(report: Report) -> str:
     else:
         who = f"{len(report.rows)} pods on {nodes} node{'' if nodes == 1 else 's'}"
     found = ", ".join(words) or ("no findings in what could be read" if report.unread else "no findings")
-    more = f"; {len(report.unread)} could not be read" if report.unread else ""
+    waited = f"{report.waited}; " if report.waited else ""
+    failed = len(report.unread)
+    more = f"; {failed} reading{'' if failed == 1 else 's'} failed" if failed else ""
+    if report.ignored:
+        more += f"; ignored: {', '.join(sorted(set(report.ignored)))}"
     api = " (--api-only: nodes were not read)" if report.api_only else ""
-    return f"{who}: {found}{more}{api}."
+    return f"{who}: {waited}{found}{more}{api}."
 
 
 def finding_lines(one: Finding, *, full: bool) -> Iterator[str]:
@@ -147,6 +152,8 @@ def as_data(report: Report) -> Json:
         "kind": "Check",
         "answer": summary(report),
         "apiOnly": report.api_only,
+        "ignored": list(report.ignored),
+        "inForce": report.in_force,
         "counts": {severity.value: counts[severity] for severity in Severity},
         "pods": [_row_data(row) for row in report.rows],
         "findings": [finding_data(one) for one in report.findings],
@@ -226,6 +233,9 @@ def as_prometheus(report: Report) -> str:
         "# HELP netpol_ebpf_pods Pods that were checked.",
         "# TYPE netpol_ebpf_pods gauge",
         f"netpol_ebpf_pods {len(report.rows)}",
+        "# HELP netpol_ebpf_pods_unread Pods of which it is not known what is attached.",
+        "# TYPE netpol_ebpf_pods_unread gauge",
+        f"netpol_ebpf_pods_unread {sum(row.attached == '?' for row in report.rows)}",
         "# HELP netpol_ebpf_unread Things that could not be read.",
         "# TYPE netpol_ebpf_unread gauge",
         f"netpol_ebpf_unread {len(report.unread)}",

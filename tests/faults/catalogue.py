@@ -368,7 +368,7 @@ def the_policy_is_gone_and_its_endpoints_stay(objects: Objects) -> None:
 @objects("NPE206", "A3")
 def a_policy_is_stuck_in_terminating(objects: Objects) -> None:
     _policy(objects)["metadata"] |= {
-        "deletionTimestamp": "2026-01-02T03:04:05Z",
+        "deletionTimestamp": "2026-01-02T02:00:00Z",
         "finalizers": ["networking.k8s.aws/resources"],
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from kubectl_netpol import bundle, checking, cli
 from kubectl_netpol.checking import API_ONLY, Asked, exit_code, not_in_force
@@ -485,13 +486,20 @@ def run(cluster: Cluster, tmp_path, *arguments: str) -> int:
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "junit", "prometheus"])
 @pytest.mark.parametrize("asked", [("-A",), ("-n", "default"), (f"pod/{NAME}",)])
-def test_ignored_codes_are_in_no_output(form, asked, tmp_path, capsys):
+def test_ignored_codes_are_named_as_such_alone(form, asked, tmp_path, capsys):
     cluster = Cluster()
     cluster.break_state()
     assert run(cluster, tmp_path, *asked, "-o", form) == ExitCode.DENIED
     assert "NPE304" in capsys.readouterr().out
     assert run(cluster, tmp_path, *asked, "-o", form, "--ignore", "NPE304") == ExitCode.OK
-    assert "NPE304" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    if form in ("json", "yaml"):
+        data = yaml.safe_load(out)
+        assert (data["ignored"], data["findings"]) == (["NPE304"], [])
+        assert not any(pod["findings"] for pod in data["pods"])
+    else:
+        told = out.replace("; ignored: NPE304.", "")
+        assert "NPE304" not in told and (told != out) is (form in ("table", "wide"))
 
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "junit", "prometheus"])

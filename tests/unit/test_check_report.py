@@ -88,8 +88,9 @@ def test_a_header_without_rows(wide):
 
 def test_a_row_of_an_unread_node_says_why():
     blind = row(identifier="", pinned="?", attached="?", state="?", reason="the exec failed")
-    assert form.cells(blind, wide=False)[2:] == ("-", "1 policy", "1", "?", "?", "?", "unread: the exec failed")
-    assert form.cells(replace(blind, codes=("NPE201",)), wide=False)[-1] == "NPE201 unread: the exec failed"
+    assert form.cells(blind, wide=False)[2:] == ("-", "1 policy", "1", "?", "?", "?", "unread")
+    assert form.cells(replace(blind, codes=("NPE201",)), wide=False)[-1] == "NPE201 unread"
+    assert form.cells(blind, wide=True)[-1] == form.cells(blind, False, reason=True)[-1] == "unread: the exec failed"
 
 
 def test_a_row_lists_its_codes():
@@ -103,7 +104,7 @@ def test_a_row_lists_its_codes():
 def test_one_pod_is_told_the_answer_the_findings_and_the_row():
     text = form.one_pod(report(finding(), rows=[row(codes=("NPE301",))], unread=["events: forbidden"]), False, True)
     assert text.splitlines() == [
-        f"pod shop/web-1 on node {NODE}: 1 error; 1 could not be read.",
+        f"pod shop/web-1 on node {NODE}: 1 error; 1 reading failed.",
         "not read: events: forbidden",
         "",
         "NPE301 error PINNED: the map lacks 10.0.0.7/32",
@@ -129,7 +130,7 @@ def test_one_pod_without_headers():
 def test_one_pod_that_is_not_on_a_node_yet_has_no_row():
     text = form.one_pod(report(rows=(), unread=["pod shop/web-1 is not on a node"]), False, True)
     assert text.splitlines() == [
-        "0 pods on 0 nodes: no findings in what could be read; 1 could not be read.",
+        "0 pods on 0 nodes: no findings in what could be read; 1 reading failed.",
         "not read: pod shop/web-1 is not on a node",
     ]
 
@@ -157,7 +158,7 @@ def test_the_sum_comes_last():
         "not read: node n2: timed out",
         "not read: events: forbidden",
         "",
-        f"pod shop/web-1 on node {NODE}: 1 error; 2 could not be read.",
+        f"pod shop/web-1 on node {NODE}: 1 error; 2 readings failed.",
     ]
 
 
@@ -169,7 +170,7 @@ def test_the_sum_comes_last():
         (report(rows=[]), "0 pods on 0 nodes: no findings."),
         (
             report(rows=[row("a"), row("b")], unread=["x"]),
-            "2 pods on 1 node: no findings in what could be read; 1 could not be read.",
+            "2 pods on 1 node: no findings in what could be read; 1 reading failed.",
         ),
         (
             report(rows=[row("a"), row("b")], api_only=True),
@@ -183,7 +184,7 @@ def test_the_sum_comes_last():
                 finding(findings.ICMP),
                 rows=[row("a"), row("b")],
             ),
-            "2 pods on 1 node: 2 errors, 1 warning, 1 note.",
+            "2 pods on 1 node: 2 errors, 1 warning, 1 info.",
         ),
     ],
 )
@@ -373,12 +374,15 @@ def test_prometheus_counts_by_code_and_tells_pods():
     assert value(found, "pod_findings", namespace="shop", pod="b", node="n2", code="NPE501") == 1
     assert value(found, "pods") == 3
     assert value(found, "unread") == 2
-    assert len(found) == 2 + 3 + 2
+    blind = [row(attached="?"), row("b")]
+    assert value(parsed(form.as_prometheus(report(rows=blind))), "pods_unread") == 1
+    assert len(found) == 2 + 3 + 3
 
 
 def test_prometheus_of_a_healthy_cluster():
     assert parsed(form.as_prometheus(report())) == {
         ("netpol_ebpf_pods", frozenset()): 1,
+        ("netpol_ebpf_pods_unread", frozenset()): 0,
         ("netpol_ebpf_unread", frozenset()): 0,
     }
 

@@ -13,6 +13,7 @@ from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Rem
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import Difference, DirectionView, InterfaceView
 from kubectl_netpol.policy import endpoints
+from kubectl_netpol.policy.cni import Version
 from kubectl_netpol.policy.world import name_of, namespace_of
 
 CODES: dict[str, Kind] = {
@@ -128,12 +129,23 @@ def _of_direction(case: PodCase, view: DirectionView, interface: InterfaceView) 
         kind = CODES.get(difference.code)
         if difference.code in ("NO_FILTER", "NO_CLSACT"):
             kind = findings.NOT_ATTACHED if restricting(case, view.direction) else findings.OPEN_POD
+            if kind is findings.OPEN_POD and not _attaches_to_all(case):
+                continue
         if kind is not None:
             found.append((kind, difference))
     if case.kernel is not None and _nothing_for_a_policy(case, view):
         text = f"no filter {view.direction.program_name} on the tc {view.direction.tc_hook} hook of {interface.veth}"
         found.append((findings.NOT_ATTACHED, Difference("NO_FILTER", f"{text}: nothing is filtered in this direction")))
     return found
+
+
+def _attaches_to_all(case: PodCase) -> bool:
+    """Not while network policies are off, nor agents before 1.2.0 (agent facts 2.1)."""
+    running = case.scope.agent_on(case.node) or case.scope.cni.agent
+    return case.scope.cni.policy_enabled is not False and (running is None or running >= FIRST_FOR_ALL)
+
+
+FIRST_FOR_ALL = Version(1, 2, 0)
 
 
 def _nothing_for_a_policy(case: PodCase, view: DirectionView) -> bool:

@@ -293,8 +293,8 @@ def has_daemonset(node: Json) -> bool:
     """Whether it is a node on which the DaemonSet aws-node runs."""
     labels = labels_of(node)
     system = labels.get("kubernetes.io/os") or ((node.get("status") or {}).get("nodeInfo") or {}).get("operatingSystem")
-    fargate = labels.get("eks.amazonaws.com/compute-type") == "fargate"
-    return not fargate and node_kinds.kind_of(node) is not AUTO_MODE and system in (None, "", "linux")
+    foreign = labels.get("eks.amazonaws.com/compute-type") in ("fargate", "hybrid")
+    return not foreign and node_kinds.kind_of(node) is not AUTO_MODE and system in (None, "", "linux")
 
 
 def _agent(name: str, pod: Json | None, scope: Scope) -> Iterator[Finding]:

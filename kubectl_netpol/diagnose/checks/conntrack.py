@@ -33,16 +33,20 @@ def _other_table(case: PodCase) -> Iterator[Finding]:
     for direction in Direction:
         view = case.kernel.directions[direction]
         used, pinned = view.maps.get("conntrack"), view.pinned_maps.get("conntrack")
-        if view.program is None or used is None or pinned is None or used.id == pinned.id:
+        lost = pinned is None and not case.kernel.pins_unread and case.kernel.identifier_pinned
+        if view.program is None or used is None or (pinned is None and not lost):
+            continue
+        if pinned is not None and used.id == pinned.id:
             continue
         held = f"pinned as {used.pin}" if used.pin else "which no pin holds"
+        own = f"the node's is {pinned.id}" if pinned else "the node has none pinned"
         title = (
-            f"pod {case.name} uses conntrack map {used.id}, {held}, and the node's is {pinned.id}: flows are not "
+            f"pod {case.name} uses conntrack map {used.id}, {held}, and {own}: flows are not "
             "cleaned up, and what other pods of the node know of them it does not"
         )
         evidence = (
             Evidence(f"program {view.program.id} on {case.kernel.veth}", f"aws_conntrack_map {used.id}"),
-            Evidence(f"pin {PIN}", f"aws_conntrack_map {pinned.id}"),
+            Evidence(f"pin {PIN}", f"aws_conntrack_map {pinned.id}" if pinned else "none"),
         )
         yield case.made(findings.OTHER_CONNTRACK, title, evidence, (recreate(case.pod),))
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.base import PodKey, Scope, key_of, policy_text, resource
+from kubectl_netpol.kernel.flowlog import parse_time
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.policy import controller
@@ -69,7 +70,10 @@ def _drifts(found: Comparison, scope: Scope) -> Iterator[Finding]:
         if kind is findings.SAME_NAME and kind_of(found.policy) != APPLICATION_POLICY and _both(found.policy, scope):
             # Told once, of the one that is easier to rename.
             continue
-        yield _drift(found.policy, kind, drifts, scope)
+        made = _drift(found.policy, kind, drifts, scope)
+        if made.pods or scope.whole:
+            # Of a policy that selects an asked pod, what it lacks may concern others alone.
+            yield made
 
 
 def _both(policy: Json, scope: Scope) -> bool:
@@ -179,7 +183,7 @@ def _terminating(policy: Json, scope: Scope) -> Iterator[Finding]:
     metadata = policy["metadata"]
     since = metadata.get("deletionTimestamp")
     held = [str(one) for one in metadata.get("finalizers") or ()]
-    if not since or FINALIZER not in held:
+    if not since or FINALIZER not in held or _just_now(str(since), scope):
         return
     yield Finding(
         findings.TERMINATING,
@@ -198,6 +202,15 @@ def _terminating(policy: Json, scope: Scope) -> Iterator[Finding]:
         subject=f"policy {ref(policy)}",
         pods=scope.selected(policy),
     )
+
+
+GRACE_SECONDS = 60.0
+
+
+def _just_now(since: str, scope: Scope) -> bool:
+    """Whether the deletion is younger than what the controller may take for it."""
+    begun, read = parse_time(since), parse_time(scope.world.snapshot.taken_at)
+    return begun is not None and read is not None and 0 <= read - begun < GRACE_SECONDS
 
 
 def _left_behind(scope: Scope) -> Iterator[Finding]:

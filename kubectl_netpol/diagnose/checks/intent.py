@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import PodKey, Scope, policy_text, resource, toward
+from kubectl_netpol.diagnose.checks.base import UPGRADE, PodKey, Scope, policy_text, resource, toward
 from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.layers import resolution_verdicts
 from kubectl_netpol.diagnose.plan import service_legs
@@ -17,6 +17,7 @@ from kubectl_netpol.model.verdict import Decision, Layer
 from kubectl_netpol.policy import controller, endpoints, selectors, targets
 from kubectl_netpol.policy import networkpolicy as np
 from kubectl_netpol.policy import nodes as node_kinds
+from kubectl_netpol.policy.cni import FIRST_WITH_CLUSTER_POLICIES
 from kubectl_netpol.policy.nearmiss import typos
 from kubectl_netpol.policy.networkpolicy import RulePeer
 from kubectl_netpol.policy.nodes import AUTO_MODE
@@ -90,7 +91,8 @@ def _try(policy: Json) -> Remedy:
 def _named_ports(policy: Json, scope: Scope) -> Iterator[Finding]:
     """Rules that vanish because no pod has the port; those that mean nobody anyway are none."""
     found = controller.resolution(policy, scope.world)
-    living = any(not finished(pod) for pod in controller.subjects(policy, scope.world))
+    # While a workload starts from nothing no pod has an address, and no port means anything yet.
+    living = any(not finished(pod) and pod_ip(pod) is not None for pod in controller.subjects(policy, scope.world))
     for direction in Direction:
         for skipped in found.skipped[direction]:
             if "named port" not in skipped.reason and "container port of that name" not in skipped.reason:
@@ -369,7 +371,7 @@ def _dns(scope: Scope) -> Iterator[Finding]:
     groups: dict[tuple[int, int, str], list[Json]] = defaultdict(list)
     for pod in scope.pods:
         slices, cluster = endpoints.of_identifier(world, pod), endpoints.cluster_of_identifier(world, pod)
-        if pod_ip(pod) is not None and (_restricts(slices) or cluster):
+        if pod_ip(pod) is not None and (_restricts(slices) or cluster) and _asks_the_cluster(pod):
             groups[id(slices), id(cluster), node_of(pod) if _on_auto_mode(pod, world) else ""].append(pod)
     for pods in groups.values():
         answers = dns_answers(pods[0], world)
@@ -405,7 +407,14 @@ def _dns(scope: Scope) -> Iterator[Finding]:
 
 
 def _restricts(slices: Any) -> bool:
-    return bool(slices) and (slices.has_entries(Direction.EGRESS) or bool(endpoints.isolates(slices, Direction.EGRESS)))
+    """Whether egress is restricted and something is allowed: who may reach nobody needs no names."""
+    return bool(slices) and slices.has_entries(Direction.EGRESS)
+
+
+def _asks_the_cluster(pod: Json) -> bool:
+    """Whether the cluster's DNS is in its resolv.conf: not with dnsPolicy Default or None, nor for CoreDNS itself."""
+    policy = (pod.get("spec") or {}).get("dnsPolicy") or "ClusterFirst"
+    return policy.startswith("ClusterFirst") and labels_of(pod).get("k8s-app") != "kube-dns"
 
 
 def _reaches_another(answers: Iterable[Any]) -> bool:
@@ -442,7 +451,8 @@ def strict(scope: Scope) -> Iterator[Finding]:
 
 
 def not_enforced(scope: Scope) -> Iterator[Finding]:
-    """Fargate and Windows have no agent (user pain, row 13)."""
+    """Fargate and Windows have no agent (user pain, row 13), and older agents know no cluster policies."""
+    yield from _cluster_policies(scope)
     found: dict[str, list[Json]] = defaultdict(list)
     for pod in scope.pods:
         node = scope.world.nodes.get(node_of(pod))
@@ -460,12 +470,32 @@ def not_enforced(scope: Scope) -> Iterator[Finding]:
         yield Finding(findings.NOT_ENFORCED_HERE, title, evidence, (look,), subject=f"node {on}", pods=keys)
 
 
+def _cluster_policies(scope: Scope) -> Iterator[Finding]:
+    agent = scope.cni.agent
+    if agent is None or agent >= FIRST_WITH_CLUSTER_POLICIES:
+        return
+    for policy in scope.policies:
+        keys = scope.selected(policy)
+        if kind_of(policy) != CLUSTER_POLICY or not keys:
+            continue
+        title = f"{policy_text(policy)} is enforced nowhere: agent {agent} knows no cluster policies"
+        evidence = (
+            Evidence(policy_text(policy), f"selects {len(keys)} pod{'' if len(keys) == 1 else 's'}"),
+            Evidence(
+                "DaemonSet kube-system/aws-node", f"agent {agent}, and from {FIRST_WITH_CLUSTER_POLICIES} on it does"
+            ),
+        )
+        yield _about(findings.NOT_ENFORCED_HERE, policy, title, evidence, (UPGRADE,), keys)
+
+
 def without_agent(node: Json) -> str:
     """What kind of node it is that has no agent; empty where it may have one."""
     labels = labels_of(node)
     info = (node.get("status") or {}).get("nodeInfo") or {}
-    if labels.get("eks.amazonaws.com/compute-type") == "fargate":
-        return "Fargate"
+    kind = labels.get("eks.amazonaws.com/compute-type")
+    if kind in ("fargate", "hybrid"):
+        # The VPC CNI does not run there (EKS user guide, Fargate and hybrid nodes).
+        return "Fargate" if kind == "fargate" else "EKS Hybrid Nodes"
     if "windows" in (labels.get("kubernetes.io/os"), info.get("operatingSystem")):
         return "Windows"
     return ""

@@ -133,6 +133,9 @@ def _wrong_state(case: PodCase, view: DirectionView, states: Mapping[int, int]) 
         return 0, STATE_NAMES[DEFAULT_ALLOW], "no policy applies, and the enforcing mode is standard"
     if not slices and states.get(0) == DEFAULT_ALLOW and mode == "strict":
         return 0, STATE_NAMES[DEFAULT_DENY], "no policy applies, and the enforcing mode is strict"
+    if not slices and 0 in states and states[0] not in STATE_NAMES:
+        # Programs compare: what is neither of the first two drops (agent facts 1.3).
+        return 0, STATE_NAMES[DEFAULT_ALLOW] if mode != "strict" else STATE_NAMES[DEFAULT_DENY], "no policy applies"
     if not slices and states.get(0) == POLICIES_APPLIED and not _open(view):
         by_mode = {"standard": STATE_NAMES[DEFAULT_ALLOW], "strict": STATE_NAMES[DEFAULT_DENY]}
         return 0, by_mode.get(mode, "the state of the enforcing mode"), "no PolicyEndpoint lists it any more"
@@ -320,7 +323,7 @@ def of_node(case: NodeCase) -> Iterator[Finding]:
 def _without_pin(case: NodeCase) -> Iterator[Finding]:
     for pod in case.running:
         key = namespace_of(pod), name_of(pod)
-        if key not in case.scope.keys or case.view.has_pins(*key):
+        if key not in case.scope.keys or case.view.has_pins(*key) or pod["metadata"].get("deletionTimestamp"):
             continue
         name = f"{key[0]}/{key[1]}"
         title = f"nothing is pinned for pod {name} on node {case.name}, where the agent makes programs for every pod"
