@@ -131,7 +131,8 @@ def _contents(path: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError, NodeError) as error:
-        raise BundleError(f"{path}: the bundle is damaged: {type(error).__name__}: {error}") from error
+        what = error.message if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
+        raise BundleError(f"{path}: the bundle is damaged: {what}") from error
 
 
 def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Json]]:

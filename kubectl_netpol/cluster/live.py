@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from kubectl_netpol import __version__
@@ -98,11 +99,17 @@ class LiveSource:
                 yield node, self._node(node, request, None)
             return
         with self.guard(), ThreadPoolExecutor(max_workers=parallel) as pool:
-            futures = {pool.submit(self._node, node, request, None): node for node, request in requests.items()}
+            waiting = iter(requests.items())
+            futures: dict[Future[NodeReading], str] = {}
             try:
-                for done in as_completed(list(futures)):
-                    # Forgotten at once: the documents of a large cluster do not fit into memory together.
-                    yield futures.pop(done), done.result()
+                while True:
+                    # No more at once than are read or checked: documents of a large cluster do not fit into memory.
+                    for node, request in islice(waiting, 2 * parallel - len(futures)):
+                        futures[pool.submit(self._node, node, request, None)] = node
+                    if not futures:
+                        return
+                    for done in wait(futures, return_when=FIRST_COMPLETED).done:
+                        yield futures.pop(done), done.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

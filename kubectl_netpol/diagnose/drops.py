@@ -219,7 +219,7 @@ def _version(version: Version | None) -> str:
 # ---- rows
 
 
-_Key = tuple[Address, Address, int, int, Direction, str]
+_Key = tuple[Address, Address, int, int, Direction, str, bool]
 
 
 class _Judge:
@@ -238,7 +238,10 @@ class _Judge:
         for one in lines:
             flow = one.flow
             if flow.source in self.own or flow.destination in self.own:
-                key = flow.source, flow.destination, flow.protocol, flow.port, self._direction(one), one.verdict
+                side = self._direction(one)
+                # A request and an answer that look alike but for the source port are not one flow.
+                answer = flow.source_port is not None and self._answers(flow, side)
+                key = flow.source, flow.destination, flow.protocol, flow.port, side, one.verdict, answer
                 groups.setdefault(key, []).append(one)
         found = [self._row(key[4], group) for key, group in groups.items()]
         return sorted(found, key=lambda row: row.last or 0.0, reverse=True)

@@ -134,7 +134,7 @@ AGENT_DOWN = _kind("NPE607", ERROR, Where.CONFIG, "no agent is running on a node
 AGENT_RESTARTS = _kind("NPE608", WARNING, Where.CONFIG, "the agent of a node keeps restarting")
 BANDWIDTH = _kind("NPE609", ERROR, Where.CONFIG, "the bandwidth plugin takes the pods' tc hooks")
 VETH_PREFIX = _kind("NPE610", ERROR, Where.CONFIG, "the agent does not know the prefix of the host veths' names")
-V4_EGRESS = _kind("NPE611", WARNING, Where.CONFIG, "IPv4 leaves the pods of this IPv6 cluster unfiltered")
+V4_EGRESS = _kind("NPE611", WARNING, Where.CONFIG, "pods have a way out by the IP family that is not enforced")
 OTHER_ENGINE = _kind("NPE612", WARNING, Where.CONFIG, "another policy engine runs in the cluster")
 LEFT_ON = _kind("NPE613", WARNING, Where.CONFIG, "the feature is off, and what it made is still there")
 MISMATCH = _kind("NPE614", ERROR, Where.CONFIG, "the VPC CNI and its agent are of releases that do not go together")
@@ -146,3 +146,6 @@ ANNOTATE = _kind(
     "NPE617", WARNING, Where.CONFIG, "the CNI may not write the pod's address where the controller looks for it"
 )
 OLD_KERNEL = _kind("NPE618", ERROR, Where.CONFIG, "a node's kernel is too old for the agent's programs")
+BAD_MODE = _kind(
+    "NPE619", ERROR, Where.CONFIG, "the enforcing mode is not one that the CNI knows: new pods are not set up"
+)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks import config, intent
-from kubectl_netpol.diagnose.checks.base import ROLLS, Scope
+from kubectl_netpol.diagnose.checks.base import Scope
 from kubectl_netpol.model.doctor import Line, State
 from kubectl_netpol.model.finding import Finding, Kind, Remedy, Severity
 from kubectl_netpol.policy import cni as settings
@@ -45,6 +45,8 @@ def of_topic(topic: Topic, scope: Scope, found: Iterable[Finding]) -> Iterator[L
         yield Line(topic.name, State.FAILED, one.title, topic.source, one.remedies, one)
     if failed:
         return
+    if _of_the_node(topic, scope):
+        return
     why = _unread(topic, scope)
     if why:
         yield Line(topic.name, State.UNKNOWN, why, topic.source)
@@ -55,6 +57,17 @@ def of_topic(topic: Topic, scope: Scope, found: Iterable[Finding]) -> Iterator[L
         return
     told = topic.fine(scope)
     yield told if isinstance(told, Line) else Line(topic.name, State.OK, told, topic.source)
+
+
+def _of_the_node(topic: Topic, scope: Scope) -> bool:
+    """Whether it is about a DaemonSet that EKS Auto Mode does not have: CNI and agent are parts of its nodes."""
+    needs = "daemonsets" in topic.needs and not topic.all_daemonsets and topic is not _INSTALLED
+    return needs and not scope.cni.known and only_auto_mode(scope)
+
+
+def only_auto_mode(scope: Scope) -> bool:
+    nodes = list(scope.world.nodes.values())
+    return bool(nodes) and scope.cni.installed is False and all(kind_of(node) is AUTO_MODE for node in nodes)
 
 
 def _unread(topic: Topic, scope: Scope) -> str:
@@ -83,8 +96,8 @@ def _kubernetes(scope: Scope) -> Line | str:
 
 
 def _installed(scope: Scope) -> Line | str:
-    cni, nodes = scope.cni, list(scope.world.nodes.values())
-    if not cni.known and nodes and all(kind_of(node) is AUTO_MODE for node in nodes):
+    cni = scope.cni
+    if only_auto_mode(scope):
         return "all nodes are EKS Auto Mode: CNI and agent are parts of the node"
     if not cni.known:
         add = Remedy(
@@ -213,13 +226,8 @@ def _mode(scope: Scope) -> Line | str:
         return unknown(
             "enforcing mode", source, f"{settings.MODE_VARIABLE} is {value or 'not set'}, and {_no_release(scope)}"
         )
-    what = (
-        f'is "{value}": neither standard nor strict'
-        if value
-        else "is not set: the CNI plugin tells the agent of no pod"
-    )
-    back = Remedy(f"kubectl -n kube-system set env daemonset aws-node {settings.MODE_VARIABLE}=standard", ROLLS)
-    return Line("enforcing mode", State.FAILED, f"{settings.MODE_VARIABLE} {what}", source, (back,))
+    # The agent is off: what the CNI would do with another value does not matter yet.
+    return f"{value or 'not set'}; network policies are off"
 
 
 def _switch(topic: str, variable: str, off: str) -> Callable[[Scope], Line | str]:
@@ -244,13 +252,6 @@ def _egress(scope: Scope) -> Line | str:
             return unknown("other IP family", f"{DAEMONSET} {name}", f"{name} is set from another object")
     if config.ipv6(scope):
         return "pods of this IPv6 cluster have no way out by IPv4"
-    if scope.cni.is_on("ENABLE_V6_EGRESS"):
-        off = Remedy(
-            "kubectl -n kube-system set env daemonset aws-node ENABLE_V6_EGRESS=false",
-            f"{ROLLS}; pods made before keep IPv6 until they are replaced",
-        )
-        text = "pods of this IPv4 cluster also have an IPv6 way out (ENABLE_V6_EGRESS), which no policy restricts"
-        return Line("other IP family", State.FAILED, text, f"{DAEMONSET} ENABLE_V6_EGRESS", (off,))
     return "pods of this IPv4 cluster have no way out by IPv6"
 
 
@@ -346,7 +347,7 @@ TOPICS = (
     Topic(
         "enforcing mode",
         f"{DAEMONSET} {settings.MODE_VARIABLE}",
-        (findings.STRICT_UNCOVERED,),
+        (findings.STRICT_UNCOVERED, findings.BAD_MODE),
         ("daemonsets",),
         _mode,
     ),
@@ -358,7 +359,13 @@ TOPICS = (
         _switch("bandwidth plugin", "ENABLE_BANDWIDTH_PLUGIN", "off"),
     ),
     Topic("veth prefix", f"{DAEMONSET} AWS_VPC_K8S_CNI_VETHPREFIX", (findings.VETH_PREFIX,), ("daemonsets",), _veth),
-    Topic("other IP family", f"{DAEMONSET} ENABLE_V4_EGRESS", (findings.V4_EGRESS,), ("daemonsets",), _egress),
+    Topic(
+        "other IP family",
+        f"{DAEMONSET} ENABLE_V4_EGRESS, ENABLE_V6_EGRESS",
+        (findings.V4_EGRESS,),
+        ("daemonsets",),
+        _egress,
+    ),
     Topic(
         "other engines",
         "DaemonSets in the API",

@@ -10,6 +10,7 @@ import copy
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.faults.world import Objects
@@ -283,6 +284,21 @@ def a_cluster_policy_denies_the_own_node(lab: LabCluster) -> None:
 @kernel("NPE503", "A31 A77")
 def the_conntrack_map_was_replaced(lab: LabCluster) -> None:
     lab.agents[NODE].replace_global_map()
+
+
+@kernel("NPE503", "A31")
+def the_pin_of_the_conntrack_map_is_gone(lab: LabCluster) -> None:
+    _agent_sleeps(lab)
+    agent = lab.agents[NODE]
+    Path(f"{agent.node.root}/sys/fs/bpf/globals/aws/maps/global_aws_conntrack_map").unlink()
+
+
+@kernel("NPE305", "P14")
+def the_pod_state_is_a_number_that_means_nothing(lab: LabCluster) -> None:
+    _agent_sleeps(lab)
+    for direction in ("ingress", "egress"):
+        with lab.agents[NODE].open_map("default", "accesstrue", f"{direction}_pod_state_map") as fd:
+            bpfsys.map_update(fd, b"\0\0\0\0", b"\5")
 
 
 @kernel("NPE504", "P26 A76", "NPE605", generation="1.3.5")
@@ -725,6 +741,36 @@ def ipv4_leaves_an_ipv6_cluster(objects: Objects) -> None:
 @objects("NPE612", "P29")
 def calico_is_still_there(objects: Objects) -> None:
     objects.lists["daemonsets"].append({"metadata": {"name": "calico-node", "namespace": "calico-system"}, "spec": {}})
+
+
+@objects("NPE611", "P23")
+def ipv6_leaves_an_ipv4_cluster(objects: Objects) -> None:
+    _egress(objects, [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}], [{"cidr": "0.0.0.0/0"}])
+    objects.env("ENABLE_V6_EGRESS", "true")
+
+
+@objects("NPE619", "P15")
+def the_enforcing_mode_is_misspelt(objects: Objects) -> None:
+    objects.env("NETWORK_POLICY_ENFORCING_MODE", "sstrict")
+
+
+@objects("NPE117", "P13", "NPE614", "NPE605")
+def a_cluster_policy_under_an_agent_that_knows_none(objects: Objects) -> None:
+    objects.container("aws-eks-nodeagent")["image"] = "agent:v1.2.7"
+    subject = {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "nginx"}}}}
+    policy = {"metadata": {"name": "deny"}, "spec": {"tier": "Admin", "priority": 10, "subject": subject}}
+    objects.lists["clusternetworkpolicies"].append(policy)
+    listed = objects.one("policyendpoints", "access-nginx")["spec"]["podSelectorEndpoints"]
+    spec = {"policyRef": {"name": "deny"}, "tier": "Admin", "priority": 10, "podSelectorEndpoints": listed}
+    objects.lists["clusterpolicyendpoints"].append({"metadata": {"name": "deny-abcde"}, "spec": spec})
+    _maps_of_nobody(objects)
+
+
+@objects("NPE117", "P13")
+def a_policy_for_pods_on_hybrid_nodes(objects: Objects) -> None:
+    for node in objects.lists["nodes"]:
+        node["metadata"].setdefault("labels", {})["eks.amazonaws.com/compute-type"] = "hybrid"
+    objects.nodes.clear()
 
 
 @objects("NPE614", "P14")

@@ -42,8 +42,9 @@ def aws_node(agent: str = "1.4.2", cni: str = "1.23.1", *, env: Mapping[str, str
         {"name": "aws-node", "image": f"r.example/amazon-k8s-cni:v{cni}"},
         {"name": "aws-eks-nodeagent", "image": f"r.example/aws-network-policy-agent:v{agent}", "args": args},
     ]
-    if env:
-        containers[0]["env"] = [{"name": name, "value": value} for name, value in env.items()]
+    # The manifest of the VPC CNI sets it.
+    variables = {"NETWORK_POLICY_ENFORCING_MODE": "standard", **(env or {})}
+    containers[0]["env"] = [{"name": name, "value": value} for name, value in variables.items()]
     metadata = build.meta("aws-node", "kube-system", {"k8s-app": "aws-node"})
     return {"metadata": metadata, "spec": {"template": {"spec": {"containers": containers}}}}
 

@@ -84,7 +84,7 @@ class Objects:
         """None: from another object."""
         self.container("aws-node")["env"] = [
             {"name": name, "valueFrom": {}} if value is None else {"name": name, "value": value}
-            for name, value in values.items()
+            for name, value in {"NETWORK_POLICY_ENFORCING_MODE": "standard", **values}.items()
         ]
 
     def flags(self, *args: str) -> None:
@@ -280,6 +280,13 @@ CASES = {
         "NPE614", lambda o: o.releases("v1.20.1", "v1.4.2"), DAEMONSET, title="npa.sock"
     ),
     "no sandbox": Case("NPE616", Objects.event, ("events", "pods"), title="pod default/fresh cannot be created"),
+    "mode misspelt": Case("NPE619", lambda o: o.env(NETWORK_POLICY_ENFORCING_MODE="sstrict"), DAEMONSET),
+    "mode not set": Case(
+        "NPE619", lambda o: o.env(NETWORK_POLICY_ENFORCING_MODE=""), DAEMONSET, title="tells the agent of no new pod"
+    ),
+    "IPv6 egress of an IPv4 cluster": Case(
+        "NPE611", lambda o: o.env(ENABLE_V6_EGRESS="true"), (*DAEMONSET, "networkpolicies")
+    ),
     "no right to annotate": Case("NPE617", lambda o: o.env(ANNOTATE_POD_IP="true"), (*DAEMONSET, "clusterroles")),
     "old kernel": Case(
         "NPE618", lambda o: o.kernel("5.4.226-129.415.amzn2.x86_64"), (*DAEMONSET, "pods", "nodes"), title="5.4.226"
@@ -331,6 +338,10 @@ TWINS: dict[str, Edit] = {
     "Windows": both(
         lambda o: o.lists["pods"].remove(o.agent),
         lambda o: o.node["metadata"].update(labels={"kubernetes.io/os": "windows"}),
+    ),
+    "mode of another object": lambda o: o.env(NETWORK_POLICY_ENFORCING_MODE=None),
+    "IPv6 egress in an IPv6 cluster": both(
+        Objects.ipv6, lambda o: o.env(ENABLE_V6_EGRESS="true", ENABLE_V4_EGRESS="false")
     ),
     "bandwidth plugin off": lambda o: o.env(ENABLE_BANDWIDTH_PLUGIN="false"),
     "bandwidth plugin set to nothing": lambda o: o.env(ENABLE_BANDWIDTH_PLUGIN=""),
@@ -441,7 +452,7 @@ def test_who_asks_for_it_is_told_before_there_is_a_policy(edit, code):
 
 def test_what_concerns_the_cluster_and_what_a_node():
     everywhere = {"NPE601", "NPE602", "NPE603", "NPE604", "NPE605", "NPE606", "NPE609", "NPE610", "NPE611", "NPE612"}
-    everywhere |= {"NPE613", "NPE614", "NPE617"}
+    everywhere |= {"NPE613", "NPE614", "NPE617", "NPE619"}
     for case in CASES.values():
         one = next(found for found in made(case.edit).found() if found.code == case.code)
         assert one.kind.where is Where.CONFIG

@@ -28,6 +28,7 @@ from tests.unit.builders import (
     NODE,
     NODE_IP,
     article,
+    container_port,
     ct_key,
     match,
     meta,
@@ -174,6 +175,31 @@ def test_a_late_reply() -> None:
     # And where the pod may not have asked, it is no answer.
     assert kinds(asked(late, egress=SHUT)) == ["STILL_DENIED"]
     assert kinds(asked(line(FAR, NGINX_IP, 51000, sport=443, proto="ICMP"))) == ["STILL_DENIED"]
+
+
+@pytest.mark.parametrize(
+    ("source", "port", "sport", "kind"),
+    [
+        # A request to a port that the pod serves, whatever it comes from.
+        (FAR, 80, 53, "STILL_DENIED"),
+        (FAR, 2049, 800, "STILL_DENIED"),
+        (FAR, 8080, 443, "STILL_DENIED"),
+        # Both from where clients begin: a request, unless the other pod says that it serves it.
+        (FAR, 50051, 40000, "STILL_DENIED"),
+        (FALSE_IP, 40000, 50051, "STALE_REPLY"),
+        (FAR, 40000, 50051, "STILL_DENIED"),
+        (FAR, 40000, 5432, "STALE_REPLY"),
+    ],
+)
+def test_what_an_answer_is(source: str, port: int, sport: int, kind: str) -> None:
+    serving = pod("accessfalse", FALSE_IP, labels={"access": "false"}, ports=[container_port(50051)])
+    found = asked(line(source, NGINX_IP, port, sport=sport), pods=[NGINX, serving])
+    assert kinds(found) == [kind]
+
+
+def test_a_request_and_an_answer_are_two_rows() -> None:
+    both = (line(FAR, NGINX_IP, 40000, sport=443), line(FAR, NGINX_IP, 40000, sport=55000))
+    assert sorted(kinds(asked(*both))) == sorted(kinds(asked(*both[::-1]))) == ["STALE_REPLY", "STILL_DENIED"]
 
 
 def test_a_late_reply_to_a_new_pod_is_of_its_start() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, policy_text, recreate, restart_agent, toward
 from kubectl_netpol.diagnose.direction import OPEN_HOOK, WRONG_ATTACHMENT
-from kubectl_netpol.kernel import identity
+from kubectl_netpol.kernel import identity, layouts
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import Difference, DirectionView, InterfaceView
+from kubectl_netpol.model.kernel import Difference, DirectionView, InterfaceView, MapView
 from kubectl_netpol.policy import endpoints
 from kubectl_netpol.policy.cni import Version
 from kubectl_netpol.policy.world import name_of, namespace_of
@@ -89,10 +89,10 @@ def restricting(case: PodCase, direction: Direction) -> tuple[str, ...]:
         if kind in _types(policy, direction) or (policy.get("spec") or {}).get(direction.value)
     ]
     by_endpoint = endpoints.restricting(case.world, case.pod, direction)
-    return tuple(dict.fromkeys([*by_yaml, *(name for name in by_endpoint if not _named(name, by_yaml))]))
+    return tuple(dict.fromkeys([*by_yaml, *(name for name in by_endpoint if not _among(name, by_yaml))]))
 
 
-def _named(name: str, texts: Iterable[str]) -> bool:
+def _among(name: str, texts: Iterable[str]) -> bool:
     return any(text.endswith((f"/{name}", f" {name}")) for text in texts)
 
 
@@ -167,7 +167,48 @@ def _made(case: PodCase, interface: InterfaceView, found: _Found) -> Finding:
         title = f"no program is attached to {veth} of pod {case.name} for {sides}: replies are not known as such"
     else:
         title = f"{sides} of pod {case.name}: {text}"
-    return case.made(kind, title, _evidence(interface, found.differences), _remedies(case, kind))
+    evidence = _evidence(interface, found.differences)
+    if kind is findings.FOREIGN:
+        evidence = _order(interface, found.differences)
+    if kind is findings.OTHER_MAP:
+        evidence = _used_maps(interface, found.differences)
+    return case.made(kind, title, evidence, _remedies(case, kind))
+
+
+def _sides(differences: Iterable[tuple[DirectionView, Difference]]) -> list[Direction]:
+    return list(dict.fromkeys(view.direction for view, _ in differences))
+
+
+def _order(interface: InterfaceView, differences: tuple[tuple[DirectionView, Difference], ...]) -> tuple[Evidence, ...]:
+    """What is on the hooks, in the order in which it runs, and which of it is the agent's."""
+    found = []
+    for direction in _sides(differences):
+        view = interface.directions[direction]
+        hook = f"tc {direction.tc_hook} hook of {interface.veth}"
+        runs = [f"tcx program {number}" for number in view.tcx] + [one.text for one in view.filters]
+        runs = [f"XDP program {number}" for number in view.xdp] + runs
+        found.append(Evidence(f"{hook}, in the order of running", "; ".join(runs) or "nothing"))
+        own = view.filter.text if view.filter else "none"
+        found.append(Evidence(f"the agent's filter on the {hook}", own))
+    return tuple(found)
+
+
+def _used_maps(
+    interface: InterfaceView, differences: tuple[tuple[DirectionView, Difference], ...]
+) -> tuple[Evidence, ...]:
+    """The maps that packets meet, and those that the agent writes."""
+    found = []
+    for direction in _sides(differences):
+        view = interface.directions[direction]
+        program = f"program {view.program.id}" if view.program else "no program"
+        found.append(Evidence(f"maps of {program} on {interface.veth}", _named(view.maps, direction)))
+        found.append(Evidence(f"pinned maps for {direction}", _named(view.pinned_maps, direction)))
+    return tuple(found)
+
+
+def _named(maps: Mapping[str, MapView], direction: Direction) -> str:
+    own = ("np", "cp", "pod_state")
+    return ", ".join(f"{layouts.map_name(role, direction)} {maps[role].id}" for role in own if role in maps) or "none"
 
 
 def _remedies(case: PodCase, kind: Kind) -> tuple[Remedy, ...]:

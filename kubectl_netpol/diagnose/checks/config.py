@@ -418,6 +418,38 @@ def _plugins(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
             "kubectl -n kube-system set env daemonset aws-node ENABLE_V4_EGRESS=false", f"{ROLLS}; pods lose IPv4"
         )
         yield _made(findings.V4_EGRESS, title, evidence, (off,))
+    if cni.is_on("ENABLE_V6_EGRESS") and not ipv6(scope) and (wanted or _restrict_egress(scope.world)):
+        title = "pods of this IPv4 cluster also have an IPv6 way out (ENABLE_V6_EGRESS), which no policy restricts"
+        evidence = (
+            Evidence(f"{DAEMONSET} ENABLE_V6_EGRESS", cni.env.get("ENABLE_V6_EGRESS", "")),
+            Evidence("the agent's programs", "look at the cluster's own family, on eth0 alone"),
+        )
+        off = Remedy(
+            "kubectl -n kube-system set env daemonset aws-node ENABLE_V6_EGRESS=false",
+            f"{ROLLS}; pods made before keep IPv6 until they are replaced",
+        )
+        yield _made(findings.V4_EGRESS, title, evidence, (off,))
+    yield from _mode(scope)
+
+
+def _mode(scope: Scope) -> Iterator[Finding]:
+    """Agent facts 8.1: where it is not set, the CNI plugin does not call the agent; other values are refused."""
+    cni = scope.cni
+    value = cni.variable(settings.MODE_VARIABLE)
+    if cni.mode or value is None or cni.cni is None or not cni.policy_enabled:
+        return
+    if cni.cni < (settings.FIRST_WITH_MODE if value else settings.FIRST_THAT_CALLS):
+        return
+    said = (
+        f'"{value}", neither standard nor strict' if value else "not set: the CNI plugin tells the agent of no new pod"
+    )
+    title = f"{settings.MODE_VARIABLE} of {DAEMONSET} is {said}"
+    evidence = (
+        Evidence(f"{DAEMONSET} {settings.MODE_VARIABLE}", value or "not set"),
+        Evidence(f"VPC CNI {cni.cni}", "standard or strict"),
+    )
+    back = Remedy(f"kubectl -n kube-system set env daemonset aws-node {settings.MODE_VARIABLE}=standard", ROLLS)
+    yield _made(findings.BAD_MODE, title, evidence, (back,))
 
 
 def _restrict_egress(world: World) -> bool:
