@@ -75,7 +75,7 @@ def _unread(topic: Topic, scope: Scope) -> str:
     snapshot = scope.world.snapshot
     needs = [kind for kind in topic.needs if kind != "daemonsets" or topic.all_daemonsets or not scope.cni.known]
     why = "; ".join(f"{kind}: {one.reason}" for kind in needs if (one := snapshot.get(kind)).reason)
-    if why or "daemonsets" not in topic.needs or scope.cni.known or topic is _INSTALLED:
+    if why or "daemonsets" not in topic.needs or topic.all_daemonsets or scope.cni.known or topic is _INSTALLED:
         return why
     return f"there is no {DAEMONSET}: how the agent is set up cannot be read"
 

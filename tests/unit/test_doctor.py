@@ -253,7 +253,10 @@ def test_every_topic_has_both_cases() -> None:
     assert {topic for topic, *_ in FAILED} == set(NAMES) - probed - {"flow logs"}
 
 
-@pytest.mark.parametrize("topic", [topic.name for topic in TOPICS if "daemonsets" in topic.needs])
+OF_AWS_NODE = [topic.name for topic in TOPICS if "daemonsets" in topic.needs and not topic.all_daemonsets]
+
+
+@pytest.mark.parametrize("topic", OF_AWS_NODE)
 def test_without_the_daemonset_nothing_is_said_to_be_fine(topic: str) -> None:
     objects = healthy()
     objects.drop("daemonsets")
