@@ -176,8 +176,9 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     snapshot = read_api(origin, asked, progress)
     world = World(snapshot)
     pods = asked_for(origin, asked, world, progress)
-    whole = not (asked.pod or asked.selector or asked.node)
     unfiltered = no_network(pods[0]) if asked.pod else ""
+    # Policies do not mean a pod without a network; those of its namespace are looked at for what they say of it.
+    whole = not (asked.pod or asked.selector or asked.node) or bool(unfiltered)
     found = Check(world, pods, whole=whole, api_only=asked.api_only, no_network=bool(unfiltered))
     wide = common.output is Format.WIDE
     live = common.output in (Format.TABLE, Format.WIDE) and not asked.pod and not common.machine
@@ -192,6 +193,10 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
                 progress.pause()
                 write_text(sys.stdout, "".join(f"{rows.line(_row_without(row, asked.ignore))}\n" for row in made))
     report = _without(found.report(), asked.ignore, common)
+    if unfiltered:
+        key = namespace_of(pods[0]), name_of(pods[0])
+        kept = tuple(one for one in report.findings if key in one.pods or one.everywhere)
+        report = replace(report, findings=kept)
     progress.done()
     if live:
         write_text(sys.stdout, ("\n" if pods else "") + report_form.after_rows(report, wide) + "\n")

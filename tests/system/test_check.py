@@ -97,7 +97,8 @@ def test_waiting_ends_when_the_policy_is_in_force(user: User) -> None:
     agent.faults.add("skip_map_update")
     user.lab.kubectl("label", "pod", "accessfalse", "access=true", "--overwrite")
     user.lab.settle()
-    assert user.run("check", "pod/nginx", "--wait", "1s").returncode == 1
+    done = user.run("check", "pod/nginx", "--wait", "1s")
+    assert done.returncode == 1 and ": its policies are not in force after " in done.stdout.splitlines()[0]
     before = len(user.lab.server.requests)
     waiting = user.start("check", "nginx", "--wait", "60s")
     wait_until(lambda: sum(r.verb == "exec" for r in user.lab.server.requests[before:]) >= 2, "two readings", 60)
@@ -105,6 +106,7 @@ def test_waiting_ends_when_the_policy_is_in_force(user: User) -> None:
     user.lab.sync_agents()
     out, err = waiting.communicate(timeout=90)
     assert waiting.returncode == 0, out + err
+    assert ": its policies are in force after " in out.splitlines()[0]
     # One debug pod, whose node is read again and again.
     made = [r for r in user.lab.server.requests[before:] if r.verb == "create" and r.resource == "pods"]
     assert len(made) == 1
