@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from kubectl_netpol.diagnose import plan as planning
-from kubectl_netpol.diagnose.drops import DropReport, DropRow, Kind, log_request
+from kubectl_netpol.diagnose.drops import DropReport, DropRow, Kind, log_request, on_the_node
 from kubectl_netpol.diagnose.drops import drops as judged
 from kubectl_netpol.errors import ExitCode, NodeError, UsageError
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -175,7 +175,7 @@ class _Followed:
             self.ended = bool(found.findings) and not found.rows
             self._print(found)
         elif section.get("reason"):
-            self._warn(str(section["reason"]))
+            self._warn(on_the_node(str(section["reason"])))
         if section.get("position"):
             self.request = {**self.request, "log": {**self.request["log"], "after": section["position"], "last_ns": 0}}
         self.begun = True

@@ -166,9 +166,14 @@ def _gaps(pod: Json, section: Json, since: float, everything: bool) -> Iterator[
     if section["left_out"]:
         yield f"{section['left_out']} older lines of this pod were left out: ask for less with --since"
     if section["reason"]:
-        yield str(section["reason"])
+        yield on_the_node(str(section["reason"]))
     elif not section["complete"] and not section["left_out"]:
         yield "the log was not read to its end"
+
+
+def on_the_node(text: str) -> str:
+    """Paths as the node has them; in the debug pod the node's files are below /host."""
+    return "; ".join(dict.fromkeys(part.removeprefix("/host") for part in text.split("; ")))
 
 
 def _without_log(pod: Json, world: World, seconds: float, why: str) -> DropReport:

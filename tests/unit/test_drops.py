@@ -511,3 +511,9 @@ def test_a_bundle_with_the_log(tmp_path: Any, capsys: pytest.CaptureFixture[str]
     assert (found["drops"], found["kinds"]["STILL_DENIED"], len(found["flows"])) == (1, 1, 2)
     assert run(["drops", "pod/accesstrue", "--bundle", path]) == 3
     assert "read for other pods" in capsys.readouterr().out
+
+
+def test_paths_are_those_of_the_node() -> None:
+    reason = "/host/var/log/x: ENOENT: no such file; /var/log/x: ENOENT: no such file"
+    found = asked(log={"reason": reason, "complete": False})
+    assert "/host" not in said(found) and said(found).count("/var/log/x: ENOENT") == 1
