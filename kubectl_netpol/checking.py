@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
 
 from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.again import confirmed, doubtful
 from kubectl_netpol.diagnose.check import RANK, Check, PodRow, Report, asked_pods
 from kubectl_netpol.diagnose.findings import KINDS
 from kubectl_netpol.errors import ExitCode, NodeError, UsageError
@@ -42,6 +43,8 @@ Json = dict[str, Any]
 POLL_SECONDS = 2.0
 TIME_LEFT = 60
 """Seconds before its deadline at which the debug pod of `--wait` is given back, and another one started."""
+MOST_HELD = 50
+"""Nodes whose documents are kept until the API was asked again; the rest of them is told as it was found."""
 API_ONLY = "--api-only: nodes were not read"
 IN_FORCE = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
 """Layers of which `--wait` waits until no error is left."""
@@ -185,14 +188,21 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     rows = report_form.Rows(((namespace_of(p), name_of(p), node_of(p)) for p in pods), wide)
     if live and pods and not common.no_headers:
         write_text(sys.stdout, rows.header() + "\n")
+    held: dict[str, NodeReading] = {}
     with contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings:
         for number, (node, reading) in enumerate(readings):
             made = found.node(node, reading)
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
-            if live:
-                progress.pause()
-                write_text(sys.stdout, "".join(f"{rows.line(_row_without(row, asked.ignore))}\n" for row in made))
-    report = _without(found.report(), asked.ignore, common)
+            if len(held) < MOST_HELD and not common.bundle and _may_be_late(found, node, reading, made):
+                held[node] = reading
+            elif live:
+                _write_rows(rows, made, asked, progress)
+    report = found.report()
+    if held or (doubtful(report.findings) and not common.bundle):
+        report = _again(origin, asked, report, held, progress, whole=whole)
+    report = _without(report, asked.ignore, common)
+    if live:
+        _write_rows(rows, [row for row in report.rows if row.node in held], asked, progress)
     if unfiltered:
         key = namespace_of(pods[0]), name_of(pods[0])
         kept = tuple(one for one in report.findings if key in one.pods or one.everywhere)
@@ -203,6 +213,36 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     else:
         print_report(report, asked, common)
     return report
+
+
+def _write_rows(rows: report_form.Rows, made: Iterable[PodRow], asked: Asked, progress: Progress) -> None:
+    progress.pause()
+    write_text(sys.stdout, "".join(f"{rows.line(_row_without(row, asked.ignore))}\n" for row in made))
+
+
+def _may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[PodRow]) -> bool:
+    """Whether what a node holds differs from the API's answer, which is older: pods come and go."""
+    return reading.document is not None and (doubtful(found.of_node(node)) or any(row.reason for row in made))
+
+
+def _again(
+    origin: Source, asked: Asked, first: Report, held: Mapping[str, NodeReading], progress: Progress, *, whole: bool
+) -> Report:
+    """The API once more, and what the nodes said against that; no node is read again."""
+    progress.step("asking the API once more")
+    if not held:
+        # A controller that is a moment behind.
+        time.sleep(POLL_SECONDS)
+    world = World(read_api(origin, asked, progress))
+    try:
+        pods = asked_for(origin, asked, world, progress)
+    except UsageError:
+        # The pod that was asked about is gone.
+        return first
+    second = Check(world, pods, whole=whole, api_only=asked.api_only)
+    for node, reading in held.items():
+        second.node(node, reading)
+    return confirmed(first, second.report(), held)
 
 
 def _readings(

@@ -135,6 +135,12 @@ class Check:
             self._add(made)
         return self._with_rows(self._pod(pod, view) for pod in pods)
 
+    def of_node(self, name: str) -> tuple[Finding, ...]:
+        """What has been found about a node and the asked pods on it."""
+        keys = [key_of(pod) for pod in self.by_node.get(name, ())]
+        of_pods = {id(one): one for key in keys for one in self._of_pods.get(key, ())}
+        return (*of_pods.values(), *(one for one in self._found.values() if one.node == name))
+
     def _with_rows(self, rows: Iterable[PodRow]) -> tuple[PodRow, ...]:
         found = tuple(rows)
         self._rows += found
