@@ -135,7 +135,8 @@ def same(found: Any, key: str = "") -> Any:
         for caveat in CAVEATS:
             found = found.replace(caveat, "")
     if key == "evidence":
-        found = [line for line in found if not line.startswith("what runs before tc filters was not read ")]
+        # Of findings it is a list of objects.
+        found = [one for one in found if not str(one).startswith("what runs before tc filters was not read ")]
     return [same(value) for value in found] if isinstance(found, list) else found
 
 
