@@ -401,6 +401,8 @@ class _Lease:
         self.run = secrets.token_hex(8)
         self.posted = False
         """The create request may have reached the server."""
+        self.answered = False
+        """The server said that it did not make the pod, in a way that it may be wrong about (500 and the like)."""
         self.created: Json | None = None
         self.pod: DebugPod | None = None
 
@@ -475,6 +477,7 @@ class _Lease:
             if 400 <= error.status < 500:
                 # Refused: nothing was made. With any other error, or none, it may have been.
                 self.posted = False
+            self.answered = bool(error.status)
             raise _create_refused(error, self.node, options.namespace) from error
         return self._debug_pod(self._await_running(self.created), reused=False)
 
@@ -591,7 +594,7 @@ class _Lease:
         try:
             found = self._mine()
             if not found:
-                return "the server did not say whether it made it"
+                return "" if self.answered else "the server did not say whether it made it"
             for name, uid in found:
                 self._delete_one(f"{_pods_path(self.options.namespace)}/{name}", uid)
         except ApiError as error:
@@ -616,7 +619,7 @@ class _Lease:
         the server may still be at work on a request whose connection is gone."""
         if self.created is not None:
             return [_identity(self.created)]
-        for attempt in range(LOOKS):
+        for attempt in range(2 if self.answered else LOOKS):
             time.sleep(min(attempt, 1) * 1.0)
             found = self.api.list(_pods_path(self.options.namespace), labelSelector=f"{RUN}={self.run}").items
             if found:

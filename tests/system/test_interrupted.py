@@ -51,3 +51,36 @@ def test_interrupted(user: User, verb: tuple[str, ...], number: signal.Signals, 
     assert said == "" or (verb == ("check", "-A") and said.count("\n") == 1)
     assert user.debug_pods() == []
     assert not out.exists()
+
+
+def test_a_pod_that_the_server_makes_after_the_interruption_is_removed(user: User) -> None:
+    """The request was under way: what it leads to is looked for until it is there."""
+    slow = user.lab.server.faults.slow(3, "/pods", verb="create", count=1)
+    process = user.start("check", "-A")
+    wait_until(lambda: slow.hits > 0, "the create request", 30)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=40)
+    user.lab.server.faults.clear()
+    assert process.returncode == 130
+    assert "error: interrupted" in err
+    assert user.debug_pods() == []
+
+
+def test_a_delete_that_fails_once_is_tried_again(user: User) -> None:
+    fault = user.lab.server.faults.http(500, "/pods/", verb="delete", count=1, message="leader changed")
+    done = user.run("check", "-A")
+    user.lab.server.faults.clear()
+    assert (done.returncode, fault.hits) == (0, 1), done.stderr
+    assert "could not be deleted" not in done.stderr
+    assert user.debug_pods() == []
+
+
+def test_a_delete_that_fails_is_told_with_the_command_that_does_it(user: User) -> None:
+    user.lab.server.faults.http(500, "/pods/", verb="delete", message="leader changed")
+    done = user.run("check", "-A")
+    user.lab.server.faults.clear()
+    assert done.returncode == 0
+    [line] = [line for line in done.stderr.splitlines() if "could not be deleted" in line]
+    command = line.split("`")[1]
+    user.lab.kubectl(*command.split()[1:], "--grace-period=1")
+    assert user.debug_pods() == []
