@@ -54,9 +54,9 @@ STARTED_BY, STARTED_AT = f"{TOOL}/started-by", f"{TOOL}/started-at"
 LEAST_TIME_LEFT = 60
 """Seconds a kept pod must still have before its deadline to be used again."""
 DELETE_SECONDS = 15.0
+"""How long leaving waits for the delete request, with signals held back."""
 LOOKS = 6
 """How often, a second apart, a pod is looked for whose create request was not answered."""
-"""How long leaving waits for the delete request, with signals held back."""
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 30.0
 
