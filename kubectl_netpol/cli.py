@@ -11,7 +11,7 @@ import typer
 from kubectl_netpol import __version__
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.options import Common, capture_flags, check_flags, common_flags
+from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags
 from kubectl_netpol.progress import Progress
 
 PROGRAM = "kubectl netpol-ebpf"
@@ -254,6 +254,33 @@ def capture(
     from kubectl_netpol import verbs
 
     verbs.capture(common, pod, file)
+
+
+@app.command()
+@cleanup_flags
+def cleanup(
+    common: Common,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Delete the pods that nobody can use any more: ended, or past their deadline."),
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="With --delete: also running and kept ones. CUTS OFF whoever is reading a node through them.",
+        ),
+    ] = False,
+) -> None:
+    """List the debug pods of this tool that are still in the cluster, with age and owner; delete them with --delete.
+
+    Each run deletes its own pod, and the server ends it at its deadline if the run was killed; what is left then is an
+    ended pod object. Pods that only carry the tool's label are shown and never deleted. Exit code 0: listed, or all
+    deleted that were to go; 3: they could not be listed, or one could not be deleted.
+    """
+    from kubectl_netpol import cleaning
+
+    cleaning.cleanup(common, cleaning.Asked(delete, everything))
 
 
 @app.command()

@@ -182,6 +182,13 @@ def capture_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     return _with(verb, {**_CONNECTION, **_NODE})
 
 
+def cleanup_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags of a verb that asks the API server only."""
+    namespace = _option(str | None, None, "--namespace", "-n", help="This namespace alone; without it, all of them.")
+    where = _option(str, "kube-system", "--debug-namespace", help="Where to look if not all namespaces may be listed.")
+    return _with(verb, {**_CONNECTION, "namespace": namespace, "debug_namespace": where, **_OUTPUT})
+
+
 def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
     hints = typing.get_type_hints(verb, include_extras=True)
     own = [
@@ -195,7 +202,12 @@ def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Cal
 
     @functools.wraps(verb)
     def wrapper(**values: Any) -> Any:
-        shared = {name: values.pop(name) for name in flags}
+        shared = {name: default for name, (_, default) in _NODE.items()}
+        for name, (_, default) in flags.items():
+            shared[name] = values.pop(name)
+            if shared[name] == "" and default != "":
+                # An unset variable of a script must not change what is asked, or of whom.
+                raise UsageError(f"--{name.replace('_', '-')} is empty")
         return verb(_common(shared), **values)
 
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -214,12 +226,10 @@ def _common(values: Mapping[str, Any]) -> Common:
     for name in ("keep", "selinux_type"):
         if values[name] and values["via"] is Way.AGENT:
             raise UsageError(f"--{name.replace('_', '-')} goes without --via agent: there is no debug pod")
-    for name in ("bundle", "image", "debug_namespace"):
-        if values[name] == "":
-            # An unset variable of a script must not change what is asked, or of whom.
-            raise UsageError(f"--{name.replace('_', '-')} is empty")
+    flags = {name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")}
+    flags["namespace"] = flags["namespace"] or ""
     connection = ConnectionFlags(
-        **{name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")},
+        **flags,
         as_groups=tuple(values["as_group"]),
         request_timeout=seconds(values["request_timeout"]),
     )
