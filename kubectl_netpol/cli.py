@@ -262,7 +262,9 @@ def cleanup(
     common: Common,
     delete: Annotated[
         bool,
-        typer.Option("--delete", help="Delete the pods that nobody can use any more: ended, or past their deadline."),
+        typer.Option(
+            "--delete", help="Delete the pods that nobody can use any more: ended, or long past their deadline."
+        ),
     ] = False,
     everything: Annotated[
         bool,

@@ -12,7 +12,7 @@ class Use(StrEnum):
     ENDED = "ended"
     """Its container is over, by its deadline or otherwise: nobody can use it."""
     ENDING = "ending"
-    """It is being deleted, or past its deadline."""
+    """It is being deleted, or long past its deadline."""
     RUNNING = "running"
     """Of a run that may still be going. One that was killed leaves a pod that looks the same."""
     KEPT = "kept"

@@ -435,7 +435,7 @@ class _Lease:
         usable = [pod for pod in found if self._fits(pod)]
         if not usable:
             return None
-        reused = self._debug_pod(max(usable, key=_ends_at), reused=True)
+        reused = self._debug_pod(max(usable, key=lambda pod: ends_at(pod) or 0.0), reused=True)
         self.progress(f"using the kept debug pod {reused.namespace}/{reused.name}")
         return reused
 
@@ -461,7 +461,7 @@ class _Lease:
             and spec.get("hostNetwork") is True
             and container.get("image") == self.options.image
             and _dict(container, "securityContext") == _security(self.options)
-            and _ends_at(pod) - time.time() >= LEAST_TIME_LEFT
+            and (ends_at(pod) or 0.0) - time.time() >= LEAST_TIME_LEFT
         )
 
     def _new(self) -> DebugPod:
@@ -715,14 +715,27 @@ def _container_state(pod: Json) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _ends_at(pod: Json) -> float:
-    """Seconds since the epoch at which the server ends the pod; compared with the clock of this machine."""
-    started = str(_dict(pod, "status").get("startTime") or "")
-    seconds = _dict(pod, "spec").get("activeDeadlineSeconds") or 0
+def ends_at(pod: Json) -> float | None:
+    """Seconds since the epoch at which the server ends the pod; None where it does not say. To be compared with the
+    clock of this machine, which may be another one."""
+    # Counted from the moment the kubelet takes the pod, which is hardly later than its creation.
+    started = time_of(_dict(pod, "status").get("startTime")) or time_of(_dict(pod, "metadata").get("creationTimestamp"))
+    seconds = _dict(pod, "spec").get("activeDeadlineSeconds")
+    if started is None or not isinstance(seconds, int) or abs(seconds) > MOST_SECONDS:
+        return None
+    return started + seconds
+
+
+MOST_SECONDS = 2**31
+"""The API server keeps `activeDeadlineSeconds` below this."""
+
+
+def time_of(text: object) -> float | None:
+    """Seconds since the epoch of an RFC 3339 text; None for anything else."""
     try:
-        return datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp() + float(seconds)
-    except (TypeError, ValueError):
-        return 0.0
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _event_time(event: Json) -> str:

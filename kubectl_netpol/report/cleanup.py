@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from kubectl_netpol.kernel.flowlog import time_text
 from kubectl_netpol.model.leftover import UNUSED, Leftover, Use
 from kubectl_netpol.report.output import API_VERSION
 from kubectl_netpol.report.text import age_text, clean, indent, table
@@ -84,9 +84,4 @@ def as_data(found: Sequence[Leftover], outcomes: Outcomes, now: float) -> Json:
 
 
 def _utc(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return ""
+    return "" if seconds is None else time_text(seconds)

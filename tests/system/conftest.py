@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import world
 from tests.lab import article
 from tests.lab.cluster import LabCluster
 from tests.lab.require import require_lab, require_tools
@@ -109,6 +110,15 @@ def lab() -> Iterator[LabCluster]:
     with article.cluster() as made:
         article.build(made)
         yield made
+
+
+@pytest.fixture(scope="module")
+def healthy_user(plugin_bin: Path) -> Iterator[User]:
+    """The healthy cluster of the fault catalogue, shared by the tests of one module."""
+    require_lab()
+    require_tools("kubectl")
+    with world.healthy() as made:
+        yield User(made, plugin_bin)
 
 
 @pytest.fixture

@@ -5,24 +5,18 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubectl_netpol.node.debug_pod import MANAGED_BY, TOOL
-from tests.faults import world
 from tests.lab.netns import wait_until
-from tests.lab.require import require_lab, require_tools
 from tests.system.conftest import User
 
 
-@pytest.fixture(scope="module")
-def user(plugin_bin: Path) -> Iterator[User]:
-    require_lab()
-    require_tools("kubectl")
-    with world.healthy() as lab:
-        yield User(lab, plugin_bin)
+@pytest.fixture
+def user(healthy_user: User) -> User:
+    return healthy_user
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +117,12 @@ def test_a_pod_that_only_has_the_label_is_never_deleted(user: User) -> None:
 def test_usage(user: User, flags: tuple[str, ...]) -> None:
     done = user.run("cleanup", *flags)
     assert done.returncode == 2 and done.stdout == ""
+
+
+def test_interrupted(user: User) -> None:
+    slow = user.lab.server.faults.slow(20, "/pods", verb="list")
+    process = user.start("cleanup", "--delete", "--all")
+    wait_until(lambda: slow.hits > 0, "the list", 30)
+    process.send_signal(signal.SIGINT)
+    said, err = process.communicate(timeout=30)
+    assert (process.returncode, said, err.splitlines()[-1]) == (130, "", "error: interrupted")

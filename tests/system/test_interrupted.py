@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import world
 from tests.lab.netns import wait_until
-from tests.lab.require import require_lab, require_tools
 from tests.system.conftest import User
 
 VERBS = [
@@ -25,12 +22,9 @@ VERBS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def user(plugin_bin: Path) -> Iterator[User]:
-    require_lab()
-    require_tools("kubectl")
-    with world.healthy() as lab:
-        yield User(lab, plugin_bin)
+@pytest.fixture
+def user(healthy_user: User) -> User:
+    return healthy_user
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=[" ".join(v[:3]) for v in VERBS])
