@@ -1,11 +1,13 @@
 """A Snapshot as a file, and a file as a Source.
 
-Format 1: a gzip-compressed tar of JSON files, readable by hand:
+Format 2, a gzip-compressed tar, written from front to end and readable by hand (docs/bundle-format.md):
 
-    bundle.json            {"format": 1, "tool_version", "taken_at", "namespace", "nodes": {name: reason}}
+    bundle.json            {"format": 2, "tool_version", "taken_at", "namespace", "scope", "redacted"}
     cluster/<kind>.json    {"items": [...], "reason": "", "absent": false}
     nodes/<number>.json    {"node": name, "document": the reader's document}
+    nodes.json             {"nodes": {name: reason}}; the last one that is read: without it the file is not whole
 
+Other members are copies for people, and are not read. Format 1 had no nodes.json: its bundle.json had "nodes".
 Reading never writes to disk: members are read in memory, by name, within limits.
 """
 
@@ -19,7 +21,7 @@ import re
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -27,14 +29,98 @@ from typing import IO, Any
 from kubectl_netpol.errors import BundleError, NodeError
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.node.document import check_document
+from kubectl_netpol.source import NOT_IN_THE_BUNDLE, SnapshotSource
 
 Json = dict[str, Any]
 
-FORMAT = 1
-MEMBER = re.compile(r"(bundle|cluster/[a-z]{1,40}|nodes/[0-9]{1,6})\.json\Z")
+FORMAT = 2
+FORMATS = (1, 2)
+"""Those that are read: all that were ever written."""
+MEMBER = re.compile(r"(bundle|nodes|cluster/[a-z]{1,40}|nodes/[0-9]{1,6})\.json\Z")
 LARGEST_MEMBER = 1 << 30
-LARGEST_TOTAL = 4 << 30
-MOST_MEMBERS = 10_000
+LARGEST_TOTAL = 16 << 30
+MOST_MEMBERS = 100_000
+ROOM = 1 << 20
+"""Bytes and members kept free for what comes last."""
+
+
+class Writer:
+    """One bundle, member by member: nothing but the member at hand is in memory. Equal snapshots are equal files."""
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        *,
+        taken_at: str,
+        tool_version: str,
+        namespace: str,
+        scope: Json | None = None,
+        redacted: bool = False,
+    ) -> None:
+        # No file name and no time in the gzip header.
+        self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+        self._tar = tarfile.open(fileobj=self._packed, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._when = _seconds(taken_at)
+        self._nodes: dict[str, str] = {}
+        self._documents = self._members = self._total = 0
+        header = {"format": FORMAT, "tool_version": tool_version, "taken_at": taken_at, "namespace": namespace}
+        self._json("bundle.json", {**header, "scope": scope or {}, "redacted": redacted})
+
+    def collection(self, kind: str, one: Collection) -> None:
+        self._json(f"cluster/{kind}.json", {"items": list(one.items), "reason": one.reason, "absent": one.absent})
+
+    def node(self, name: str, reading: NodeReading) -> int | None:
+        """Its number in the bundle; None where there is no document of it, or no room for it."""
+        self._nodes[name] = reading.reason
+        if reading.document is None:
+            return None
+        data = _encoded({"node": name, "document": reading.document})
+        if not self._has_room(len(data)):
+            self._nodes[name] = "the bundle is full: it holds no more than is read again"
+            return None
+        number = self._documents
+        self._add(f"nodes/{number}.json", data)
+        self._documents += 1
+        return number
+
+    def text(self, name: str, text: str) -> bool:
+        """A copy for people, if there is room for it. ``name`` is not one of those that are read."""
+        assert not MEMBER.match(name)
+        data = text.encode("utf-8", "backslashreplace")
+        if self._has_room(len(data)):
+            self._add(name, data)
+            return True
+        return False
+
+    def close(self) -> None:
+        """The end, without which the file is not taken for a bundle."""
+        self._json("nodes.json", {"nodes": self._nodes})
+        self._tar.close()
+        self._packed.close()
+
+    def _has_room(self, size: int) -> bool:
+        return (
+            size <= LARGEST_MEMBER
+            and self._total + size <= LARGEST_TOTAL - ROOM
+            and self._members < MOST_MEMBERS - len(FORMATS)
+        )
+
+    def _json(self, name: str, body: Json) -> None:
+        data = _encoded(body)
+        if len(data) > LARGEST_MEMBER or self._total + len(data) > LARGEST_TOTAL:
+            raise BundleError(f"the bundle would be larger than a bundle can be: {name} has {len(data)} bytes")
+        self._add(name, data)
+
+    def _add(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size, member.mtime, member.mode = len(data), self._when, 0o644
+        self._tar.addfile(member, io.BytesIO(data))
+        self._total += len(data)
+        self._members += 1
+
+
+def _encoded(body: Json) -> bytes:
+    return json.dumps(body, indent=1, sort_keys=True).encode()
 
 
 def write(snapshot: Snapshot, path: str) -> None:
@@ -47,33 +133,18 @@ def write(snapshot: Snapshot, path: str) -> None:
 
 
 def write_to(snapshot: Snapshot, file: IO[bytes]) -> None:
-    header = {
-        "format": FORMAT,
-        "tool_version": snapshot.tool_version,
-        "taken_at": snapshot.taken_at,
-        "namespace": snapshot.namespace,
-        "nodes": {name: reading.reason for name, reading in sorted(snapshot.nodes.items())},
-    }
-    # No file name and no time in the gzip header: equal snapshots are equal files.
-    with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        when = _seconds(snapshot.taken_at)
-        _add(tar, "bundle.json", header, when)
-        for kind, collection in sorted(snapshot.collections.items()):
-            body = {"items": list(collection.items), "reason": collection.reason, "absent": collection.absent}
-            _add(tar, f"cluster/{kind}.json", body, when)
-        known = [(name, r.document) for name, r in sorted(snapshot.nodes.items()) if r.document is not None]
-        for number, (name, document) in enumerate(known):
-            _add(tar, f"nodes/{number}.json", {"node": name, "document": document}, when)
-
-
-def _add(tar: tarfile.TarFile, name: str, body: Json, when: int) -> None:
-    data = json.dumps(body, indent=1, sort_keys=True).encode()
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = len(data), when, 0o644
-    tar.addfile(member, io.BytesIO(data))
+    writer = Writer(
+        file,
+        taken_at=snapshot.taken_at,
+        tool_version=snapshot.tool_version,
+        namespace=snapshot.namespace,
+        redacted=snapshot.redacted,
+    )
+    for kind, collection in sorted(snapshot.collections.items()):
+        writer.collection(kind, collection)
+    for name, reading in sorted(snapshot.nodes.items()):
+        writer.node(name, reading)
+    writer.close()
 
 
 def _seconds(taken_at: str) -> int:
@@ -103,14 +174,25 @@ def read_from(file: IO[bytes], path: str, *, nodes: bool = True) -> Snapshot:
     """``nodes``: also the documents of its nodes; else what its header says of them."""
     with _archive(path):
         members = dict(_members(file, path, lambda name: nodes or not name.startswith(NODES)))
+    with _contents(path):
+        header = _header(members, path)
+        return _snapshot(header, members, nodes=nodes)
+
+
+def _header(members: Mapping[str, Json], path: str) -> Json:
+    """What bundle.json says, with the nodes that the bundle should hold, of every format."""
     header = members.get("bundle.json")
     if header is None:
         raise BundleError(f"{path}: not a bundle: it holds no bundle.json")
-    if header.get("format") != FORMAT:
+    if header.get("format") not in FORMATS or isinstance(header["format"], bool):
         found = header.get("format")
         raise BundleError(f"{path}: bundle format {found!r} is not known to this version", "upgrade the plugin")
-    with _contents(path):
-        return _snapshot(header, members, nodes=nodes)
+    if header["format"] == 1:
+        return header
+    end = members.get("nodes.json")
+    if end is None:
+        raise BundleError(f"{path}: the bundle is damaged: its end is missing")
+    return {**header, "nodes": end["nodes"]}
 
 
 NODES = "nodes/"
@@ -181,6 +263,7 @@ def _snapshot(header: Json, members: Mapping[str, Json], *, nodes: bool) -> Snap
         taken_at=str(header["taken_at"]),
         tool_version=str(header["tool_version"]),
         namespace=str(header["namespace"]),
+        redacted=header.get("redacted") is True,
     )
 
 
@@ -202,7 +285,7 @@ def _collection(body: Json) -> Collection:
     return Collection(tuple(items), str(body["reason"]), bool(body["absent"]))
 
 
-class BundleSource:
+class BundleSource(SnapshotSource):
     """A bundle file in the place of a cluster: nothing else is touched.
 
     Documents of nodes are read from the file when they are asked for: those of a large cluster do not fit into memory
@@ -212,32 +295,7 @@ class BundleSource:
     def __init__(self, path: str, namespace: str = "") -> None:
         self._path = path
         with _opened(path) as file:
-            self.snapshot = read_from(file, path, nodes=False)
-        self._namespace = namespace
-
-    @property
-    def namespace(self) -> str:
-        return self._namespace or self.snapshot.namespace
-
-    @property
-    def taken_at(self) -> str:
-        return self.snapshot.taken_at
-
-    @property
-    def tool_version(self) -> str:
-        return self.snapshot.tool_version
-
-    def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
-        return {kind: self.snapshot.get(kind) for kind in kinds}
-
-    def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
-        """The same objects as a live cluster would have given for the question."""
-        return {kind: _within(self.snapshot.get(kind), namespaces) for kind in kinds}
-
-    def nodes(self, requests: Mapping[str, Json], follow: object = None) -> Mapping[str, NodeReading]:
-        # A bundle has no programs to ask: the verbs refuse that before.
-        found = dict(self.each_node(requests, 1))
-        return {name: found[name] for name in requests}
+            super().__init__(read_from(file, path, nodes=False), namespace)
 
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
         """In the order of the file; then those that are not in it."""
@@ -252,7 +310,7 @@ class BundleSource:
             promised = {name: reading.reason for name, reading in self.snapshot.nodes.items() if name in left}
             _check_complete(promised, found)
         for name in sorted(left):
-            yield name, NodeReading(None, promised.get(name) or "this node is not in the bundle")
+            yield name, NodeReading(None, promised.get(name) or NOT_IN_THE_BUNDLE)
 
     def _documents(self) -> Iterator[tuple[str, NodeReading]]:
         with _opened(self._path) as file, _archive(self._path):
@@ -260,8 +318,3 @@ class BundleSource:
                 with _contents(self._path):
                     read = _node(body)
                 yield read
-
-
-def _within(collection: Collection, namespaces: Sequence[str]) -> Collection:
-    items = tuple(item for item in collection.items if item["metadata"].get("namespace") in namespaces)
-    return Collection(items, collection.reason, collection.absent)

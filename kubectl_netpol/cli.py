@@ -244,16 +244,52 @@ def drops(
 @capture_flags
 def capture(
     common: Common,
-    pod: Pod,
-    file: Annotated[str, typer.Option("--file", "-f", help="The bundle file to write (.tar.gz).")],
+    file: Annotated[
+        str, typer.Option("--file", "-f", help="The bundle file to write (.tar.gz); - is stdout.", show_default=False)
+    ],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="[POD]",
+            show_default=False,
+            help="pod/NAME or what else `explain` takes; without it, the namespace.",
+        ),
+    ] = "",
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="The whole cluster: every node is read.")
+    ] = False,
+    node: Annotated[str, typer.Option("--node", help="This node, with the pods of all namespaces on it.")] = "",
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=64, help="Nodes that are read at once.")] = 4,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact",
+            help="Write other names of pods, namespaces, nodes, policies and labels, and other addresses: the same "
+            "ones everywhere, so that the bundle still gives the same verdicts. Names of AWS's and Kubernetes' own "
+            "parts stay.",
+        ),
+    ] = False,
+    redact_names: Annotated[
+        str, typer.Option("--redact-names", help="With --redact: write to this file which name stands for which.")
+    ] = "",
+    api_only: Annotated[
+        bool, typer.Option("--api-only", help="API objects alone: no debug pods are made, no node is read.")
+    ] = False,
 ) -> None:
-    """Write all that was read about a pod's node and the cluster's policies to a file, for --bundle.
+    """Write all that support asks for to one file: policies, PolicyEndpoints, and what the nodes really hold.
 
-    The bundle holds no Secrets, no environment values and no commands of pods.
+    Of a POD, the namespace (-n), a node (--node) or the cluster (-A). The policies and settings of the cluster, and of
+    each node the tc filters, programs, maps, pod states, conntrack, and the agent's log; readable by hand, and by every
+    verb with --bundle. No Secrets, no environment values but settings of the VPC CNI, no commands of pods. Exit code 0:
+    all was read; 3: a node could not be read.
     """
-    from kubectl_netpol import verbs
+    from kubectl_netpol import capturing
 
-    verbs.capture(common, pod, file)
+    if not file:
+        raise UsageError("--file is empty")
+    capturing.capture(
+        common, capturing.Asked(pod, file, all_namespaces, node, parallel, api_only, redact, redact_names)
+    )
 
 
 @app.command()

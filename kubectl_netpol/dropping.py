@@ -67,6 +67,11 @@ def drops(common: Common, asked: Asked) -> None:
     raise typer.Exit(int(exit_code(found)))
 
 
+def once(origin: Source, asked: Asked, progress: Progress) -> DropReport:
+    """What there is now."""
+    return _Logged(origin, asked, duration("--since", asked.since), progress).once()
+
+
 def exit_code(found: DropReport) -> ExitCode:
     """What is still denied counts more than what could not be judged."""
     if found.of_kind(Kind.STILL_DENIED):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from kubectl_netpol.model.asked import FollowUp
-from kubectl_netpol.model.snapshot import Collection, NodeReading
+from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 
 Json = dict[str, Any]
 
@@ -44,3 +44,47 @@ class Source(Protocol):
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
         """The same, one after the other as they come, at most ``parallel`` at once: for more than fit into memory."""
         ...
+
+
+class SnapshotSource:
+    """What has been read already, in the place of a cluster."""
+
+    def __init__(self, snapshot: Snapshot, namespace: str = "") -> None:
+        self.snapshot = snapshot
+        self._namespace = namespace
+
+    @property
+    def namespace(self) -> str:
+        return self._namespace or self.snapshot.namespace
+
+    @property
+    def taken_at(self) -> str:
+        return self.snapshot.taken_at
+
+    @property
+    def tool_version(self) -> str:
+        return self.snapshot.tool_version
+
+    def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        return {kind: self.snapshot.get(kind) for kind in kinds}
+
+    def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        """The same objects as a live cluster would have given for the question."""
+        return {kind: _within(self.snapshot.get(kind), namespaces) for kind in kinds}
+
+    def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
+        # What has been read has no programs to ask: the verbs refuse that before.
+        found = dict(self.each_node(requests, 1))
+        return {name: found[name] for name in requests}
+
+    def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
+        for name in requests:
+            yield name, self.snapshot.nodes.get(name, NodeReading(None, NOT_IN_THE_BUNDLE))
+
+
+NOT_IN_THE_BUNDLE = "this node is not in the bundle"
+
+
+def _within(collection: Collection, namespaces: Sequence[str]) -> Collection:
+    items = tuple(item for item in collection.items if item["metadata"].get("namespace") in namespaces)
+    return Collection(items, collection.reason, collection.absent)

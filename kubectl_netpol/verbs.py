@@ -15,20 +15,18 @@ from kubectl_netpol import __version__, bundle
 from kubectl_netpol.diagnose import asking
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
-from kubectl_netpol.diagnose.drops import log_request
-from kubectl_netpol.diagnose.flows import flows_of
+from kubectl_netpol.diagnose.flows import FlowReport, flows_of
 from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_kernel
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.manifests import read_policies
 from kubectl_netpol.model.asked import Asked, FollowUp
 from kubectl_netpol.model.finding import Finding
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import PodKernel
+from kubectl_netpol.model.kernel import Difference, PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.options import Common, Way, with_flags
 from kubectl_netpol.policy import nodes as node_kinds
-from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.changes import Changes, imagine
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
@@ -40,8 +38,6 @@ from kubectl_netpol.source import Source
 
 Json = dict[str, Any]
 
-CAPTURED_SECONDS, CAPTURED_LINES = 3600.0, 20_000
-"""How much of the agent's flow log is in a bundle, of the captured pod alone."""
 EXIT_CODES = {
     Decision.ALLOW: ExitCode.OK,
     Decision.DENY: ExitCode.DENIED,
@@ -69,7 +65,7 @@ def explain(
         for other in others:
             progress.note(f"note: {other} is not a policy: left alone")
         changes = Changes(applied, tuple(without), tuple(files))
-        plan, snapshot = _read(origin, question, progress, changes.namespaces(origin.namespace))
+        plan, snapshot = read_question(origin, question, progress, changes.namespaces(origin.namespace))
         found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
         told = findings_with_flags(found.findings, common)
         found = replace(found, next_step=with_flags(found.next_step, common), findings=told)
@@ -109,15 +105,13 @@ def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanat
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
     with session(common) as (origin, progress):
-        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
-        world = World(snapshot)
-        odd = node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
+        found, kernel, world, odd = read_maps(origin, pod, directions, progress)
         progress.done()
         emit(
             sys.stdout,
             common.output,
-            lambda: maps_report.as_data(plan.pod, kernel, directions, world, odd),
-            lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers, odd),
+            lambda: maps_report.as_data(found, kernel, directions, world, odd),
+            lambda wide: maps_report.as_text(found, kernel, directions, world, wide, not common.no_headers, odd),
         )
     if kernel.ifindex is None or any(kernel.directions[direction].reason for direction in directions):
         raise typer.Exit(int(ExitCode.UNDECIDED))
@@ -126,17 +120,33 @@ def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
 def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`conntrack`: established flows and what the rules of now say of them."""
     with session(common) as (origin, progress):
-        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
-        found = flows_of(plan.pod, kernel, directions, World(snapshot))
+        asked, kernel, found = read_flows(origin, pod, directions, progress)
         progress.done()
         emit(
             sys.stdout,
             common.output,
-            lambda: flows_report.as_data(plan.pod, found),
-            lambda wide: flows_report.as_text(plan.pod, found, wide, not common.no_headers),
+            lambda: flows_report.as_data(asked, found),
+            lambda wide: flows_report.as_text(asked, found, wide, not common.no_headers),
         )
     if found.unread or found.undecided or kernel.ifindex is None:
         raise typer.Exit(int(ExitCode.UNDECIDED))
+
+
+def read_maps(
+    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
+) -> tuple[Json, PodKernel, World, tuple[Difference, ...]]:
+    """(the pod, its part of the node, names, what is odd on the whole node)."""
+    plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
+    world = World(snapshot)
+    return plan.pod, kernel, world, node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
+
+
+def read_flows(
+    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
+) -> tuple[Json, PodKernel, FlowReport]:
+    """(the pod, its part of the node, its established flows)."""
+    plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
+    return plan.pod, kernel, flows_of(plan.pod, kernel, directions, World(snapshot))
 
 
 def _read_pod(
@@ -160,28 +170,7 @@ def _read_pod(
     return plan, snapshot, kernel
 
 
-def capture(common: Common, pod: str, file: str) -> None:
-    """`capture`: the whole AWS part of the pod's node, so that the bundle answers for all its pods."""
-    with session(common) as (origin, progress):
-        collections = _collections(origin, pod, progress)
-        world = World(Snapshot(collections))
-        found, note = targets.pick_pod(pod, origin.namespace, world)
-        if note:
-            progress.note(note)
-        node = node_of(found)
-        progress.step(f"reading node {node}")
-        log = log_request([found], world, seconds=CAPTURED_SECONDS, everything=True, most=CAPTURED_LINES)
-        nodes = origin.nodes({node: {**planning.reader_request([found], everything=True), "log": log, "agent": True}})
-        if nodes[node].reason:
-            progress.note(f"warning: node {node}: {nodes[node].reason}; the bundle has the API objects only")
-        snapshot = snapshot_of(origin, collections, nodes)
-        bundle.write(snapshot, file)
-        progress.note(f"wrote {file}")
-    if nodes[node].reason:
-        raise typer.Exit(int(ExitCode.UNDECIDED))
-
-
-def _read(
+def read_question(
     origin: Source, question: planning.Question, progress: Progress, more: Iterable[str] = ()
 ) -> tuple[planning.Plan, Snapshot]:
     """All that a question about policies needs. ``more``: further namespaces whose policies it is about."""
@@ -228,12 +217,6 @@ def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> 
             progress.note(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
 
 
-def _collections(origin: Source, pod: str, progress: Progress) -> Mapping[str, Collection]:
-    progress.step("reading policies, pods, services and settings")
-    namespace = targets.parse(pod, origin.namespace).namespace or origin.namespace
-    return origin.collections((*planning.EVERYTHING, planning.RIGHTS), [namespace])
-
-
 def snapshot_of(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:
     return Snapshot(collections, nodes, origin.taken_at, origin.tool_version or __version__, origin.namespace)
 
@@ -259,7 +242,8 @@ def session(common: Common) -> Iterator[tuple[Source, Progress]]:
 def _open(common: Common, progress: Progress) -> Source:
     if common.bundle:
         origin = bundle.BundleSource(common.bundle, common.connection.namespace)
-        progress.note(f"from {common.bundle}, taken {origin.taken_at}")
+        how = ", redacted: names and addresses stand for others" if origin.snapshot.redacted else ""
+        progress.note(f"from {common.bundle}, taken {origin.taken_at}{how}")
         return origin
     from kubectl_netpol.live import open_cluster
 

@@ -47,6 +47,8 @@ class Snapshot:
     tool_version: str = ""
     namespace: str = "default"
     """The namespace that names without one are looked up in."""
+    redacted: bool = False
+    """Names and addresses stand for others."""
 
     def get(self, kind: str) -> Collection:
         return self.collections.get(kind, Collection(reason=f"{kind} were not read"))

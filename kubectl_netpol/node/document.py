@@ -292,7 +292,10 @@ _AGENT = object_of(
         "reason": text,
     }
 )
-_ASKED_FOR = {"flow_log": or_null(_FLOW_LOG), "agent": or_null(_AGENT)}
+_AGENT_LOG = object_of(
+    {"files": list_of(object_of({"file": text, "lines": _lines, "whole": flag, "left_out": _U64})), "reason": text}
+)
+_ASKED_FOR = {"flow_log": or_null(_FLOW_LOG), "agent": or_null(_AGENT), "agent_log": or_null(_AGENT_LOG)}
 """Sections that are there only where the request asked for them."""
 _DOCUMENT = object_of(
     {

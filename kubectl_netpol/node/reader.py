@@ -12,6 +12,7 @@ Request (JSON object)
     conntrack   "none" | "pods" | "all"
     log         {addresses, since_ns, last_ns, all, most, after, path}: the agent's flow lines, section ``flow_log``
     agent       true: what the agent's logs complain about, section ``agent``
+    agent_log   {bytes, path}: the ends of the agent's logs without their flow lines, section ``agent_log``
 
 Answer on stdout: ``NPE1 <length> <sha256>\\n`` and <length> bytes of zlib-compressed JSON, see ``collect``.
 
@@ -1191,6 +1192,43 @@ def line_time(line: bytes) -> int | None:
     return seconds * 10**9 + int((found.group(7) or b"0").ljust(9, b"0"))
 
 
+def read_agent_log(request: Json, roots: Iterable[str] = ROOTS) -> Json:
+    """The last ``bytes`` of each log, as lines. ``left_out``: flow lines, which are asked for by address, and long
+    ones, in which the agent writes whole rule sets."""
+    most = max(1, min(int(request.get("bytes") or TAIL_BYTES), TAIL_BYTES))
+    folder, name, reason = _log_folder(str(request.get("path") or ""), roots)
+    found: Json = {"files": [], "reason": reason if folder is None else ""}
+    reasons = []
+    for entry in (name, SDK_LOG) if folder is not None else ():
+        try:
+            with open(f"{folder}/{entry}", "rb") as file:
+                found["files"].append(_log_end(file, entry, most))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reasons.append(f"{folder}/{entry}: {describe(error)}")
+    if folder is not None:
+        found["reason"] = "; ".join(reasons) or ("" if found["files"] else f"{folder} holds no log of the agent")
+    return found
+
+
+def _log_end(file: Any, name: str, most: int) -> Json:
+    size = os.fstat(file.fileno()).st_size
+    start = max(0, size - most)
+    file.seek(start)
+    kept: collections.deque[str] = collections.deque(maxlen=MOST_LOG_LINES)
+    left_out = 0
+    for number, (line, _) in enumerate(log_lines(file, whole=True)):
+        if start and not number:
+            # What the first line lost is not known.
+            continue
+        if not line or FLOW_MARK in line:
+            left_out += 1
+            continue
+        kept.append(line.decode("utf-8", "replace").rstrip())
+    return {"file": name, "lines": list(kept), "whole": not start, "left_out": left_out}
+
+
 def read_agent(roots: Iterable[str] = ROOTS) -> Json:
     """What the agent complains about, what is in its run directory, and the node's own conntrack."""
     roots = tuple(roots)
@@ -1310,6 +1348,8 @@ def collect(request: Json, bpffs_paths: Iterable[str] = BPFFS_PATHS) -> Json:
         document["flow_log"] = report.attempt("flow_log", read_flow_log, request["log"])
     if request.get("agent"):
         document["agent"] = report.attempt("agent", read_agent)
+    if isinstance(request.get("agent_log"), dict):
+        document["agent_log"] = report.attempt("agent_log", read_agent_log, request["agent_log"])
     document["notes"], document["errors"] = report.notes, report.errors
     document["clock"]["end"] = clocks()
     return document

@@ -164,7 +164,7 @@ NODE_FILE = {"node": "n", "document": document()}
         ({"bundle.json": b"{"}, "damaged"),
         ({"bundle.json": b"\xff\xfe"}, "damaged"),
         ({"bundle.json": b"[" * 100_000}, "damaged"),
-        ({"bundle.json": {**HEADER, "format": 2}}, "bundle format 2 is not known"),
+        ({"bundle.json": {**HEADER, "format": 3}}, "bundle format 3 is not known"),
         ({"bundle.json": {**HEADER, "format": "1"}}, "bundle format '1' is not known"),
         ({"bundle.json": {**HEADER, "format": None}}, "bundle format None is not known"),
         ({"bundle.json": {"format": 1}}, "KeyError"),

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "kubectl_netpol"
-PURE = ("model", "kernel", "policy", "diagnose")
+PURE = ("model", "kernel", "policy", "diagnose", "redact")
 IMPURE_MODULES = {"os", "sys", "io", "time", "datetime", "socket", "subprocess", "pathlib", "threading", "logging"}
 MAY_IMPORT = {
     "model": {"model"},
     "kernel": {"kernel", "model"},
     "policy": {"policy", "kernel", "model", "errors"},
     "diagnose": {"diagnose", "policy", "kernel", "model", "errors"},
+    "redact": {"redact", "kernel", "model", "errors"},
     "report": {"report", "diagnose", "policy", "kernel", "model", "errors"},
     "cluster": {"cluster", "model", "errors"},
     # Layouts and encoders: texts of tools become the bytes that the reader would have sent.

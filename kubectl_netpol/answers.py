@@ -1,0 +1,189 @@
+"""Copies for people in a bundle: what the verbs answer from it, as YAML, made while its nodes come in.
+
+Each file is what `--bundle FILE -o yaml` prints for it, so that whoever has no plugin at hand reads the same.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+from kubectl_netpol import checking, dropping, verbs
+from kubectl_netpol.diagnose import doctor as doctors
+from kubectl_netpol.diagnose import explain as explainer
+from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.check import Check
+from kubectl_netpol.diagnose.checks.base import key_of
+from kubectl_netpol.errors import NetpolError
+from kubectl_netpol.model.flow import Direction
+from kubectl_netpol.model.snapshot import NodeReading, Snapshot
+from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of, pod_ip
+from kubectl_netpol.progress import Progress
+from kubectl_netpol.report import check as check_report
+from kubectl_netpol.report import doctor as doctor_report
+from kubectl_netpol.report import drops as drops_report
+from kubectl_netpol.report import explain as explain_report
+from kubectl_netpol.report import flows as flows_report
+from kubectl_netpol.report import maps as maps_report
+from kubectl_netpol.report.output import Format, emit
+from kubectl_netpol.source import SnapshotSource
+
+Json = dict[str, Any]
+
+MOST_PODS = 50
+"""Pods that get files of their own: those that were asked about, as their nodes come. The bundle answers for all."""
+MOST_OBJECTS = 2000
+"""Objects of a kind that are written as YAML, which is slow."""
+POLICIES = {
+    "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
+    "applicationnetworkpolicies": ("networking.k8s.aws/v1alpha1", "ApplicationNetworkPolicy"),
+    "clusternetworkpolicies": ("networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy"),
+    "policyendpoints": ("networking.k8s.aws/v1alpha1", "PolicyEndpoint"),
+    "clusterpolicyendpoints": ("networking.k8s.aws/v1alpha1", "ClusterPolicyEndpoint"),
+}
+_SHAPE = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
+"""What an object that has not the shape of its kind raises (see ``verbs.session``)."""
+
+
+class _Silent(Progress):
+    """Nobody waits for these answers, and the notes belong to the questions."""
+
+    def __init__(self) -> None:
+        super().__init__(enabled=False)
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class Answers:
+    """(name, text) of each file. ``asked``: the scope of the bundle, by the names in it."""
+
+    def __init__(self, snapshot: Snapshot, asked: checking.Asked) -> None:
+        self.snapshot, self.asked = snapshot, asked
+        self.nodes_read = self.findings = 0
+        self._pods_left = MOST_PODS
+        self._quiet = _Silent()
+        self._failed = ""
+
+    @cached_property
+    def _check(self) -> Check | None:
+        """The `check` of the scope; None where there is nothing that it could be about."""
+        source = SnapshotSource(self.snapshot)
+        try:
+            world = World(checking.read_api(source, self.asked, self._quiet))
+            pods = checking.asked_for(source, self.asked, world, self._quiet)
+            whole = not (self.asked.pod or self.asked.node)
+            return Check(world, pods, whole=whole, api_only=self.asked.api_only)
+        except (NetpolError, *_SHAPE) as error:
+            self._failed = _why(error)
+            return None
+
+    @cached_property
+    def _wanted(self) -> frozenset[tuple[str, str]]:
+        pods = () if self._check is None else self._check.scope.pods
+        return frozenset(key_of(pod) for pod in pods if pod_ip(pod) is not None)
+
+    def policies(self) -> Iterator[tuple[str, str]]:
+        """Of all namespaces that were read."""
+        import yaml
+
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        for kind, (version, name) in POLICIES.items():
+            items = self.snapshot.items(kind)
+            if not items:
+                continue
+            whole = [{"apiVersion": version, "kind": name, **item} for item in items[:MOST_OBJECTS]]
+            text = yaml.dump_all(whole, Dumper=dumper, sort_keys=False, allow_unicode=False, width=1000)
+            left = len(items) - len(whole)
+            more = f"# and {left} more: see cluster/{kind}.json\n" if left else ""
+            yield f"policies/{kind}.yaml", more + text
+
+    def node(self, name: str, reading: NodeReading) -> Iterator[tuple[str, str]]:
+        """Of the pods of one node, while its document is at hand."""
+        self.nodes_read += reading.document is not None
+        if self._check is not None:
+            self._guarded(partial(self._check.node, name, reading))
+        if reading.document is None:
+            return
+        source = SnapshotSource(replace(self.snapshot, nodes={name: reading}))
+        for pod in self.snapshot.items("pods"):
+            if self._pods_left and node_of(pod) == name and key_of(pod) in self._wanted:
+                self._pods_left -= 1
+                yield from self._of_pod(source, namespace_of(pod), name_of(pod))
+
+    def _of_pod(self, source: SnapshotSource, namespace: str, name: str) -> Iterator[tuple[str, str]]:
+        if not (_SAFE.fullmatch(namespace) and _SAFE.fullmatch(name)):
+            # Not a name that an API server takes, so not one for a file.
+            return
+        pod = f"{namespace}/{name}"
+        for verb, data in _VERBS.items():
+            text = self._yaml(partial(data, source, pod, self._quiet))
+            yield f"answers/{namespace}/{name}/{verb}.yaml", text
+
+    def whole(self) -> Iterator[tuple[str, str]]:
+        """When all nodes are there."""
+        lines = self._guarded(lambda: tuple(doctors.lines(self.snapshot, "kube-system", None, live=False)))
+        if lines is not None:
+            yield "answers/doctor.yaml", self._yaml(lambda: doctor_report.as_data(lines, [OF_A_BUNDLE]))
+        report = self._guarded(self._check.report) if self._check is not None else None
+        if report is not None:
+            self.findings = len(report.findings)
+            yield "answers/check.yaml", self._yaml(lambda: check_report.as_data(report))
+        elif self._failed:
+            yield "answers/check.yaml", self._yaml(lambda: {"error": self._failed})
+
+    def _guarded(self, make: Callable[[], Any]) -> Any:
+        """None where an object does not have the shape of its kind: the bundle is worth having all the same."""
+        try:
+            return make()
+        except (NetpolError, *_SHAPE) as error:
+            self._failed = _why(error)
+            return None
+
+    def _yaml(self, make: Callable[[], Json]) -> str:
+        try:
+            data = make()
+        except (NetpolError, *_SHAPE) as error:
+            data = {"error": _why(error)}
+        stream = io.StringIO()
+        emit(stream, Format.YAML, lambda: data, lambda wide: "")
+        return stream.getvalue()
+
+
+OF_A_BUNDLE = "a bundle: the user's rights and the debug pod are not looked at"
+_SAFE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def _why(error: Exception) -> str:
+    return error.message if isinstance(error, NetpolError) else f"{type(error).__name__}: {error}"
+
+
+def _explain(source: SnapshotSource, pod: str, progress: Progress) -> Json:
+    plan, snapshot = verbs.read_question(source, planning.Question(pod), progress)
+    return explain_report.as_data(explainer.explain(plan, snapshot))
+
+
+def _maps(source: SnapshotSource, pod: str, progress: Progress) -> Json:
+    found, kernel, world, odd = verbs.read_maps(source, pod, tuple(Direction), progress)
+    return maps_report.as_data(found, kernel, tuple(Direction), world, odd)
+
+
+def _conntrack(source: SnapshotSource, pod: str, progress: Progress) -> Json:
+    found, _, flows = verbs.read_flows(source, pod, tuple(Direction), progress)
+    return flows_report.as_data(found, flows)
+
+
+def _drops(source: SnapshotSource, pod: str, progress: Progress) -> Json:
+    return drops_report.as_data(dropping.once(source, dropping.Asked(pod, everything=True), progress))
+
+
+_VERBS: dict[str, Callable[[SnapshotSource, str, Progress], Json]] = {
+    "explain": _explain,
+    "maps": _maps,
+    "conntrack": _conntrack,
+    "drops": _drops,
+}
