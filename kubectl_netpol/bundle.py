@@ -40,6 +40,7 @@ MEMBER = re.compile(r"(bundle|nodes|cluster/[a-z]{1,40}|nodes/[0-9]{1,6})\.json\
 LARGEST_MEMBER = 1 << 30
 LARGEST_TOTAL = 16 << 30
 MOST_MEMBERS = 100_000
+FULL = "the bundle is full: it holds no more than is read again"
 ROOM = 1 << 20
 """Bytes and members kept free for what comes last."""
 
@@ -76,7 +77,7 @@ class Writer:
             return None
         data = _encoded({"node": name, "document": reading.document})
         if not self._has_room(len(data)):
-            self._nodes[name] = "the bundle is full: it holds no more than is read again"
+            self._nodes[name] = FULL
             return None
         number = self._documents
         self._add(f"nodes/{number}.json", data)

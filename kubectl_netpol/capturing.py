@@ -31,7 +31,7 @@ from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.redact import objects, reading_of
 from kubectl_netpol.redact.names import Names
-from kubectl_netpol.source import Source
+from kubectl_netpol.source import SnapshotSource, Source
 from kubectl_netpol.verbs import session
 
 Json = dict[str, Any]
@@ -83,10 +83,10 @@ def capture(common: Common, asked: Asked) -> None:
             made = _Captured(file, origin, collections, scope, asked)
             with contextlib.closing(_readings(origin, asked, scope, world, progress)) as readings:
                 for count, (node, reading) in enumerate(readings):
-                    made.node(node, reading)
+                    why = made.node(node, reading)
                     progress.step(f"{count + 1} of {len(scope.nodes)} nodes read")
-                    if reading.reason and not asked.api_only:
-                        progress.note(f"warning: node {node}: {reading.reason}; the bundle does not hold it")
+                    if why and not asked.api_only:
+                        progress.note(f"warning: node {node}: {why}; the bundle does not hold it")
             progress.step("writing what was found")
             made.close()
         if asked.names_file and made.names is not None:
@@ -193,7 +193,7 @@ class _Captured:
             origin.taken_at,
             origin.tool_version or __version__,
             self._name(origin.namespace),
-            redacted=asked.redact,
+            redacted=asked.redact or (isinstance(origin, SnapshotSource) and origin.snapshot.redacted),
         )
         self.answers = Answers(self.snapshot, self._asked(asked, scope))
         self.writer = bundle.Writer(
@@ -202,7 +202,7 @@ class _Captured:
             tool_version=self.snapshot.tool_version,
             namespace=self.snapshot.namespace,
             scope={what: self._name(name) if isinstance(name, str) else name for what, name in scope.header.items()},
-            redacted=asked.redact,
+            redacted=self.snapshot.redacted,
         )
         self.writer.text("README.txt", README)
         for kind, collection in sorted(kept.items()):
@@ -219,10 +219,9 @@ class _Captured:
             header.get("pod", ""), asked.all_namespaces, node=header.get("node", ""), api_only=asked.api_only
         )
 
-    def node(self, name: str, reading: NodeReading) -> None:
-        if reading.reason:
-            self.unread.append(name)
-        renamed = self._name(name)
+    def node(self, name: str, reading: NodeReading) -> str:
+        """Why it is not in the bundle; empty where it is."""
+        renamed, why = self._name(name), reading.reason
         if self.names is not None:
             reading = reading_of(reading, self.names)
             if reading.document is not None:
@@ -233,7 +232,12 @@ class _Captured:
             for log in ((reading.document or {}).get("agent_log") or {}).get("files", ()):
                 lines = "".join(f"{line}\n" for line in log["lines"])
                 self.writer.text(f"nodes/{number}/{_file_name(log['file'])}", lines)
+        elif reading.document is not None:
+            why = bundle.FULL
         self._texts(self.answers.node(renamed, reading))
+        if why:
+            self.unread.append(name)
+        return why
 
     def close(self) -> None:
         self._texts(self.answers.whole())

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from kubectl_netpol import cli, verbs
+from kubectl_netpol import capturing, cli, verbs
 from kubectl_netpol.cluster.connection import ConnectionFlags
 from kubectl_netpol.diagnose.plan import Question
 from kubectl_netpol.errors import UsageError
@@ -47,8 +47,8 @@ def test_not_a_duration(text):
 def seen(monkeypatch):
     """The arguments with which verbs were called."""
     calls = []
-    for name in ("explain", "maps", "conntrack", "capture"):
-        monkeypatch.setattr(verbs, name, lambda *arguments, name=name: calls.append((name, *arguments)))
+    for name, room in (("explain", verbs), ("maps", verbs), ("conntrack", verbs), ("capture", capturing)):
+        monkeypatch.setattr(room, name, lambda *arguments, name=name: calls.append((name, *arguments)))
     return calls
 
 
@@ -158,7 +158,7 @@ def test_the_verbs_own_arguments(seen):
     cli.run(["explain", "a", "--api-only", "-f", "x", "--file", "-", "--without", "p", "--without", "q"])
     (_, _, *explained), (_, _, *captured), (_, _, *asked), (_, _, *changed) = seen
     assert explained == [Question("a", (cli.Direction.EGRESS,), "b", "c", "80"), (), ()]
-    assert captured == ["a", "f"]
+    assert captured == [capturing.Asked("a", "f")]
     assert asked[0] == Question("a", source="b", source_port=4000, ask_kernel=True)
     assert changed == [Question("a", api_only=True), ["x", "-"], ["p", "q"]]
 
