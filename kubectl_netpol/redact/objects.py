@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ _SOFTWARE = "gitVersion kernelVersion osImage kubeletVersion architecture operat
 _KEPT = frozenset((*_WORDS_OF_THE_API.split(), *_TIMES.split(), *_SOFTWARE.split()))
 """Fields whose texts stay as they are."""
 _TEXTS = frozenset(("message", "reason", "description"))
+_RELEASE = re.compile(r"v?\d{1,4}(\.\d{1,4}){1,3}(-(eksbuild|rc|alpha|beta)\.?\d{1,4})?", re.ASCII)
+_REASON = re.compile(r"[A-Z][A-Za-z]{1,40}", re.ASCII)
+"""A reason of the API is one word: OOMKilled, Evicted. Whatever else stands there is a sentence."""
 _LABELS = frozenset(("labels", "matchLabels"))
 _OWN_SYSTEM = frozenset(("daemonsets", "configmaps", "clusterroles", "versions"))
 """Kinds of which only what AWS and Kubernetes made is read, and that are told apart by their names."""
@@ -91,11 +95,11 @@ def image(text: str, names: Names) -> str:
     name, colon, tag = last.partition(":")
     system = name.startswith("amazon-k8s-cni") or name == "aws-network-policy-agent"
     renamed = name if system else names.name(name)
-    return f"{names.name(rest)}{slash}{renamed}{colon}{tag if system else names.name(tag)}"
+    return f"{names.name(rest)}{slash}{renamed}{colon}{tag if _RELEASE.fullmatch(tag) else names.name(tag)}"
 
 
 def _string(key: str, value: str, names: Names) -> str:
-    if key in _KEPT:
+    if key in _KEPT or (key == "reason" and _REASON.fullmatch(value)):
         return value
     if key in _TEXTS:
         return names.text(value)

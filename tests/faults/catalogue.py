@@ -812,7 +812,7 @@ def the_kernel_is_too_old(objects: Objects) -> None:
 @objects("NPE311", "P12 P3")
 def the_agent_logs_that_it_could_not_write(objects: Objects) -> None:
     line = "Ingress Pod State Map update failed: unable to update map: invalid argument"
-    objects.nodes[NODE]["agent"] = {"errors": [{"line": line, "count": 3, "file": "network-policy-agent.log"}]}
+    objects.nodes[NODE]["agent"]["errors"] = [{"line": line, "count": 3, "file": "network-policy-agent.log"}]
 
 
 @objects("NPE412", "P27 A79")
