@@ -614,6 +614,43 @@ def test_a_wrong_field_of_the_new_sections_is_named(section: str, change: dict[s
         check_document({**sound_document(), section: {**sound, **change}})
 
 
+def agent_log(folder: Path, **request: Any) -> dict[str, Any]:
+    root = str(folder).removesuffix("/" + LOGS)
+    found = reader.read_agent_log(request, (root, ""))
+    assert check_document({**sound_document(), "agent_log": found})["agent_log"] == found
+    return found
+
+
+def test_the_end_of_the_agents_logs_without_flows_and_long_lines(logs: Path) -> None:
+    write_log(logs, "first", '{"msg":"Flow Info: Src IP: 10.0.0.1"}', "x" * 5000, "last")
+    write_log(logs, "sdk", name=reader.SDK_LOG)
+    found = agent_log(logs)
+    assert found == {
+        "files": [
+            {"file": "network-policy-agent.log", "lines": ["first", "last"], "whole": True, "left_out": 2},
+            {"file": "ebpf-sdk.log", "lines": ["sdk"], "whole": True, "left_out": 0},
+        ],
+        "reason": "",
+    }
+
+
+def test_of_a_long_log_whole_lines_of_its_end(logs: Path) -> None:
+    write_log(logs, *(f"line {number}" for number in range(1000)))
+    (file,) = agent_log(logs, bytes=100)["files"]
+    assert not file["whole"] and file["lines"][-1] == "line 999"
+    assert 8 <= len(file["lines"]) <= 11 and all(line.startswith("line 99") for line in file["lines"][1:])
+
+
+def test_a_log_at_another_place_and_no_log_at_all(logs: Path) -> None:
+    write_log(logs, "own", name="own.log")
+    assert [f["file"] for f in agent_log(logs, path=f"/{LOGS}/own.log")["files"]] == ["own.log"]
+    (logs / "own.log").unlink()
+    assert "holds no log of the agent" in agent_log(logs)["reason"]
+    logs.rmdir()
+    found = agent_log(logs)
+    assert not found["files"] and "ENOENT" in found["reason"]
+
+
 def test_the_sections_are_there_where_they_are_asked_for() -> None:
     assert {"flow_log", "agent"}.isdisjoint(reader.collect({}, ()))
     found = reader.collect({"log": {"addresses": []}, "agent": True}, ())
