@@ -20,7 +20,7 @@ from kubectl_netpol.options import Common, Way, duration, with_flags
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import drops as report
-from kubectl_netpol.report.output import Format, emit
+from kubectl_netpol.report.output import Format, emit, yaml_of
 from kubectl_netpol.source import Source
 from kubectl_netpol.verbs import session, snapshot_of
 
@@ -217,9 +217,4 @@ def _documents(rows: Iterable[DropRow], form: Format) -> Iterator[str]:
         if form is Format.JSON:
             yield json.dumps(report.row_data(row))
         else:
-            import yaml
-
-            yield (
-                "---\n"
-                + yaml.safe_dump(report.row_data(row), sort_keys=False, allow_unicode=False, width=1000).rstrip()
-            )
+            yield "---\n" + yaml_of(report.row_data(row)).rstrip()
