@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_netpol.errors import NodeError
 from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import NodeReading
-from kubectl_netpol.options import Common, Way
+from kubectl_netpol.options import Common, DebugProfile, Way
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.source import Source
 
@@ -76,6 +76,7 @@ def pod_options(common: Common) -> DebugPodOptions:
         start_timeout=float(common.start_timeout),
         selinux_type=common.selinux_type,
         host_writable=common.install_on_host,
+        profile=common.debug_profile.value,
     )
 
 
@@ -89,7 +90,8 @@ def _document(pod: ExecPod, request: Json, common: Common, progress: Progress) -
     if common.via is Way.PYTHON:
         from kubectl_netpol.node.transport import read_node
 
-        return read_node(pod, request)
+        document = read_node(pod, request)
+        return _limited(pod, document, progress) if common.debug_profile is DebugProfile.MINIMAL else document
     if common.via is Way.TOOLS:
         from kubectl_netpol.node.toolbox import ToolOptions, read_node_with_tools
 
@@ -97,6 +99,15 @@ def _document(pod: ExecPod, request: Json, common: Common, progress: Progress) -
     from kubectl_netpol.node.toolbox_agent import read_node_through_agent
 
     return read_node_through_agent(pod, request, show)
+
+
+def _limited(pod: ExecPod, document: Json, progress: Progress) -> Json:
+    """What a minimal pod could not see, said."""
+    from kubectl_netpol.node import profiles
+
+    if unseen := profiles.unseen(document):
+        progress.note(f"warning: pod {pod.name}: {unseen}")
+    return profiles.with_limit_told(document)
 
 
 def _asked(pod: ExecPod, node: str, document: Json, follow: FollowUp | None, progress: Progress) -> NodeReading:

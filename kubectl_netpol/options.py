@@ -27,6 +27,13 @@ class Way(StrEnum):
     AGENT = "agent"
 
 
+class DebugProfile(StrEnum):
+    """--debug-profile: what the debug pod may do on its node (``node.profiles``)."""
+
+    SYSADMIN = "sysadmin"
+    MINIMAL = "minimal"
+
+
 class CheckFormat(StrEnum):
     """-o of `check`."""
 
@@ -58,6 +65,7 @@ class Common:
     selinux_type: str
     output: Format
     no_headers: bool
+    debug_profile: DebugProfile = DebugProfile.SYSADMIN
     machine: str = ""
     """`junit` or `prometheus`: forms of `check` beside ``output``."""
 
@@ -152,11 +160,19 @@ _NODE: Mapping[str, tuple[Any, Any]] = {
         help="With --via tools: where there is no tc, install iproute-tc on the node itself. CHANGES THE NODE. "
         "Without it, it is installed in the debug pod only.",
     ),
+    "debug_profile": _option(
+        DebugProfile,
+        DebugProfile.SYSADMIN,
+        "--debug-profile",
+        help="What the debug pod may do on the node. sysadmin: as `kubectl debug --profile=sysadmin`, privileged, with "
+        "all of the node. minimal: the host's network, the BPF file system and the agent's log, read-only, with "
+        "CAP_SYS_ADMIN alone; goes with --via python.",
+    ),
     "selinux_type": _option(
         str,
         "",
         "--selinux-type",
-        help="SELinux type of the debug pod, such as super_t on Bottlerocket. The pod is then not privileged "
+        help="SELinux type of the debug pod, such as super_t on Bottlerocket. A sysadmin pod is then not privileged "
         "by that word, and has all capabilities instead.",
     ),
 }
@@ -223,8 +239,13 @@ def _common(values: Mapping[str, Any]) -> Common:
         raise UsageError("--install-on-host goes with --via tools")
     if values["bundle"] and values["via"] is not Way.PYTHON:
         raise UsageError("--via goes without --bundle: a bundle has been read already")
-    for name in ("keep", "selinux_type"):
-        if values[name] and values["via"] is Way.AGENT:
+    if values["debug_profile"] is DebugProfile.MINIMAL and values["via"] is Way.TOOLS:
+        raise UsageError(
+            "--debug-profile minimal goes without --via tools: those are run from the node's own files, which that pod "
+            "does not have"
+        )
+    for name, default in (("keep", False), ("selinux_type", ""), ("debug_profile", DebugProfile.SYSADMIN)):
+        if values[name] != default and values["via"] is Way.AGENT:
             raise UsageError(f"--{name.replace('_', '-')} goes without --via agent: there is no debug pod")
     flags = {name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")}
     flags["namespace"] = flags["namespace"] or ""
@@ -245,6 +266,7 @@ def _common(values: Mapping[str, Any]) -> Common:
         show_commands=values["show_commands"],
         install_on_host=values["install_on_host"],
         selinux_type=values["selinux_type"],
+        debug_profile=values["debug_profile"],
         output=_format(values.get("output", Format.TABLE)),
         machine=str(values["output"].value) if values.get("output") in MACHINE else "",
         no_headers=values.get("no_headers", False),

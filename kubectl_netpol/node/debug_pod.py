@@ -1,8 +1,8 @@
-"""One ephemeral privileged pod per node: made, awaited, used, and deleted whatever happens.
+"""One ephemeral debug pod per node: made, awaited, used, and deleted whatever happens.
 
 The pod is the one that ``kubectl debug node/N --image=I --profile=sysadmin -- sleep S`` posts, but for the
-entries of ``WANTED_DIFFERENCES``. It is made through the API, since kubectl's output is for people and
-kubectl never deletes the pod.
+entries of ``WANTED_DIFFERENCES``; with the profile `minimal` it may do less (``profiles``). It is made through
+the API, since kubectl's output is for people and kubectl never deletes the pod.
 
 Who removes it
     A pod is deleted when the block that uses it is left: with success, by any exception, Ctrl-C, SIGTERM or
@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol.cluster.stream import ExecResult, exec_in_pod
 from kubectl_netpol.errors import ApiError, ConnectionFailed, Interrupted, NodeError
+from kubectl_netpol.node import profiles
+from kubectl_netpol.node.profiles import BPFFS_MOUNT, BPFFS_VOLUME
 
 if TYPE_CHECKING:
     from kubectl_netpol.cluster.api import Api
@@ -76,6 +78,9 @@ class DebugPodOptions:
     """SELinux process type; empty: what the runtime gives to a privileged container."""
     host_writable: bool = False
     """Mount the node's root writable, as kubectl does: needed only to install a package there."""
+    profile: str = profiles.SYSADMIN
+    with_log: bool = True
+    """Whether a minimal pod has the agent's log directory: not on nodes that have none."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,6 @@ class Difference:
     why: str
 
 
-BPFFS_VOLUME: Json = {"name": "bpffs", "hostPath": {"path": "/sys/fs/bpf"}}
-BPFFS_MOUNT: Json = {"name": "bpffs", "mountPath": "/sys/fs/bpf", "readOnly": True}
 RESOURCES: Json = {
     "requests": {"cpu": "50m", "memory": "64Mi"},
     "limits": {"cpu": "1", "memory": "512Mi"},
@@ -128,15 +131,13 @@ def manifest(node: str, options: DebugPodOptions, owner: str, now_text: str, run
         "spec": {
             "nodeName": node,
             "restartPolicy": "Never",
-            "hostNetwork": True,
-            "hostPID": True,
-            "hostIPC": True,
+            **_shape(options).namespaces,
             "tolerations": [{"operator": "Exists"}],
             "activeDeadlineSeconds": options.deadline_seconds,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 1,
             "enableServiceLinks": False,
-            "volumes": [{"name": "host-root", "hostPath": {"path": "/"}}, BPFFS_VOLUME],
+            "volumes": _shape(options).volumes,
             "containers": [_container(options)],
         },
     }
@@ -149,29 +150,19 @@ def _container(options: DebugPodOptions) -> Json:
         # Longer than the deadline, so that it is the deadline that ends the pod, with its reason in the status.
         "command": ["sleep", str(options.deadline_seconds + 60)],
         "terminationMessagePolicy": "File",
-        "securityContext": _security(options),
+        "securityContext": _shape(options).security,
         "resources": RESOURCES,
-        "volumeMounts": [{"name": "host-root", "mountPath": "/host", **_read_only(options)}, BPFFS_MOUNT],
+        "volumeMounts": _shape(options).mounts,
     }
 
 
-def _read_only(options: DebugPodOptions) -> Json:
-    return {} if options.host_writable else {"readOnly": True}
-
-
-def _security(options: DebugPodOptions) -> Json:
-    """Privileged; with a SELinux type all that privileged means, one by one.
-
-    Bottlerocket gives privileged containers its own type whatever they ask for (bottlerocket issue 3791): there
-    `super_t` takes the capabilities without the word.
-    """
-    if not options.selinux_type:
-        return {"privileged": True}
-    return {
-        "capabilities": {"add": ["ALL"]},
-        "seLinuxOptions": {"type": options.selinux_type},
-        "seccompProfile": {"type": "Unconfined"},
-    }
+def _shape(options: DebugPodOptions) -> profiles.Shape:
+    return profiles.shape(
+        options.profile,
+        selinux_type=options.selinux_type,
+        host_writable=options.host_writable,
+        with_log=options.with_log,
+    )
 
 
 def _labels(options: DebugPodOptions, run: str) -> dict[str, str]:
@@ -181,7 +172,7 @@ def _labels(options: DebugPodOptions, run: str) -> dict[str, str]:
 
 def reuse_key(options: DebugPodOptions) -> str:
     """Equal for pods that can stand in for each other. Not the node: that is asked for by spec.nodeName."""
-    kind = f"1 {options.image} {options.selinux_type} {options.host_writable}"
+    kind = f"1 {options.image} {options.selinux_type} {options.host_writable} {options.profile} {options.with_log}"
     return hashlib.sha256(kind.encode()).hexdigest()[:16]
 
 
@@ -193,8 +184,9 @@ def _short_node(node: str) -> str:
 # ---- the node, before anything is made
 
 
-def check_node(api: Api, node: str) -> None:
-    """One GET: raises ``NodeError`` where a debug pod could not run. A cordoned or tainted node is fine."""
+def check_node(api: Api, node: str) -> Json:
+    """One GET, and its answer: raises ``NodeError`` where a debug pod could not run. A cordoned or tainted node is
+    fine."""
     try:
         found = api.get(f"/api/v1/nodes/{node}")
     except ApiError as error:
@@ -212,6 +204,7 @@ def check_node(api: Api, node: str) -> None:
             f'node "{node}" is a Fargate node: no privileged pod runs there, and no NetworkPolicy is enforced'
         )
     _check_ready(node, found)
+    return found
 
 
 def _check_ready(node: str, found: Json) -> None:
@@ -308,8 +301,8 @@ def open_debug_pod(
 
     Signals reach the main thread only. Who opens pods in other threads holds ``interruptible`` around them.
     """
-    options = options or DebugPodOptions()
-    check_node(api, node)
+    found = check_node(api, node)
+    options = replace(options or DebugPodOptions(), with_log=profiles.has_log(found))
     lease = _Lease(api, node, options, progress, warn or progress)
     with _Signals() as signals, lease.listed():
         # Two layers: the first signal raises, the following ones wait. One that strikes while the inner block
@@ -460,7 +453,7 @@ class _Lease:
             and spec.get("nodeName") == self.node
             and spec.get("hostNetwork") is True
             and container.get("image") == self.options.image
-            and _dict(container, "securityContext") == _security(self.options)
+            and _dict(container, "securityContext") == _shape(self.options).security
             and (ends_at(pod) or 0.0) - time.time() >= LEAST_TIME_LEFT
         )
 

@@ -374,6 +374,8 @@ PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID = 11, 12,
 OBJ_GET_INFO_BY_FD, PROG_QUERY, MAP_LOOKUP_BATCH = 15, 16, 24
 BPF_F_RDONLY = 1 << 3
 TCX_INGRESS, TCX_EGRESS = 46, 47
+TCX_SINCE = (6, 6)
+"""Linux commit e420bed02507 ("bpf: Add fd-based tcx multi-prog infra with link support")."""
 ATTR_SIZE = 128
 """Bytes given as union bpf_attr: more than any command here uses, the rest zero as the kernel demands."""
 HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11
@@ -504,6 +506,12 @@ def read_objects(what: str, next_id: int, by_id: int, info: Callable[[int], Json
             if error.errno != errno.ENOENT:
                 report.fail(f"{what} {identifier}", error)
     return found
+
+
+def kernel_before(version: tuple[int, int]) -> bool:
+    """Whether this kernel is known to be older."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", os.uname().release)
+    return found is not None and (int(found.group(1)), int(found.group(2))) < version
 
 
 def read_tcx(ifindex: int, attach_type: int) -> list[int]:
@@ -1433,6 +1441,10 @@ def _all_tcx(names: dict[int, str], wanted: set[int], report: Report) -> list[Js
                     report.notes.append(f"this kernel has no tcx ({describe(error)})")
                     return []
                 if error.errno == errno.EPERM:
+                    # Older kernels ask for CAP_NET_ADMIN before they look at what is asked; none of them has tcx.
+                    if kernel_before(TCX_SINCE):
+                        report.notes.append("this kernel has no tcx (it is older than {}.{})".format(*TCX_SINCE))
+                        return []
                     report.fail("tcx", error)
                     return None
                 report.fail(f"tcx {names.get(ifindex, ifindex)} {hook}", error)

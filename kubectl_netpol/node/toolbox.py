@@ -33,7 +33,7 @@ Json = dict[str, Any]
 Show = Callable[[str], None]
 
 NO_TCX = "tc does not show programs that are attached by tcx"
-TCX_SINCE = (6, 6)
+TCX_SINCE = reader.TCX_SINCE
 MOST_ROUNDS = 3
 
 
