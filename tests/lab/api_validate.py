@@ -260,7 +260,8 @@ class Checks:
             if context.get("privileged"):
                 why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
                 self.add(bad(at, context, why))
-            if "SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or []):
+            # The server compares with this spelling alone, and takes the other one.
+            if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or []):
                 why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
                 self.add(bad(at, context, why))
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from . import agent_pod, controller, na_cli
+from . import agent_pod, controller, na_cli, security
 from .agent import Agent, Generation, Mode
 from .api_runtime import exit_code
 from .apiserver import ApiServer, Change, ExecError, StartError, make_node
@@ -131,6 +131,8 @@ class ContainerPod:
 
     def _start(self, cluster: LabCluster, spec: Json, container: Json) -> Container:
         paths = {v["name"]: v["hostPath"]["path"] for v in spec.get("volumes") or () if "hostPath" in v}
+        for volume in spec.get("volumes") or ():
+            self._check_type(volume["name"], volume.get("hostPath") or {})
         mounts = [
             (paths[m["name"]], m["mountPath"], bool(m.get("readOnly")))
             for m in container.get("volumeMounts") or ()
@@ -146,7 +148,16 @@ class ContainerPod:
             rootfs=rootfs,
             hostname=self._node.name.split(".")[0],
             masked=not _security(container).get("privileged"),
+            host_ipc=bool(spec.get("hostIPC")),
+            security=security.confinement(spec, container),
         )
+
+    def _check_type(self, name: str, host_path: Json) -> None:
+        """The kubelet's, in its words."""
+        path = host_path.get("path")
+        if host_path.get("type") == "Directory" and not Path(f"{self._node.root}{path}").is_dir():
+            why = f"hostPath type check failed: {path} is not a directory"
+            raise StartError(f'MountVolume.SetUp failed for volume "{name}" : {why}', "ContainerCreating")
 
     @property
     def pod_ip(self) -> str:
@@ -179,12 +190,10 @@ def _security(container: Json) -> Json:
 
 
 def _is_trusted(spec: Json) -> bool:
-    """Privileged, or on the node's network with all capabilities, which is as much but for masks and devices."""
-    security = [_security(container) for container in spec["containers"]]
-    if any(one.get("privileged") for one in security):
-        return True
-    all_of_them = any("ALL" in ((one.get("capabilities") or {}).get("add") or ()) for one in security)
-    return all_of_them and bool(spec.get("hostNetwork"))
+    """Whether it gets something of its node: all of it, a path, or more capabilities than others."""
+    contexts = [_security(container) for container in spec["containers"]]
+    more = any(one.get("privileged") or (one.get("capabilities") or {}).get("add") for one in contexts)
+    return more or any("hostPath" in volume for volume in spec.get("volumes") or ())
 
 
 def _by_longest_name(wanted: Mapping[str, T], pod: str) -> T | None:

@@ -28,11 +28,15 @@ import time
 import traceback
 import warnings  # noqa: F401 - as linecache: os.execvpe imports it late
 
+# Last: started with -I, which leaves out the directory of the script, and nothing there shall hide a standard module.
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from confine import Confinement
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-NEWNS, NEWUTS, NEWPID, NEWNET = 0x00020000, 0x04000000, 0x20000000, 0x40000000
+NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = (
     1,
     2,
@@ -49,7 +53,11 @@ PR_SET_CHILD_SUBREAPER = 36
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 STATE_DIR = "/run/netpol-lab"
-MASKED = ("/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list")
+MASKED = (
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
+    *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -248,7 +256,9 @@ def start_container(request: dict[str, Any], sock: socket.socket, stdio: list[in
 
 def run_container(request: dict[str, Any], sock: socket.socket, stdio: list[int], turn: socket.socket) -> None:
     os.setsid()
-    unshare(NEWNS | NEWUTS | (0 if request["host_network"] else NEWNET))
+    confinement = Confinement(request["security"]) if request["security"] else None
+    own = 0 if request["host_network"] else NEWNET
+    unshare(NEWNS | NEWUTS | own | (0 if request["host_ipc"] else NEWIPC))
     turn.send(b"x")
     turn.recv(1)
     socket.sethostname(request["hostname"])
@@ -257,6 +267,8 @@ def run_container(request: dict[str, Any], sock: socket.socket, stdio: list[int]
         os.dup2(fd, target)
     os.chdir(request["cwd"])
     try:
+        if confinement:
+            confinement.lay_down()
         os.execvpe(request["argv"][0], request["argv"], request["env"])
     except OSError as exc:
         os.write(2, f"exec {request['argv'][0]}: {exc.strerror}\n".encode())
@@ -275,13 +287,12 @@ def build_root(request: dict[str, Any]) -> None:
     for inside, target in sorted(request["links"].items()):
         os.makedirs(os.path.dirname(root + inside), exist_ok=True)
         os.symlink(target, root + inside)
-    for name, kind in (
-        ("proc", "proc"),
-        ("sys", "sysfs"),
-        ("tmp", "tmpfs"),
-        ("dev", "tmpfs"),
-        ("run", "tmpfs"),
-    ):
+    security = request["security"] or {}
+    own = ("proc", "sys", "dev") if security.get("read_only_root") else ("proc", "sys", "tmp", "dev", "run")
+    for name in ("tmp", "run"):
+        os.makedirs(f"{root}/{name}", exist_ok=True)
+    for name in own:
+        kind = {"proc": "proc", "sys": "sysfs"}.get(name, "tmpfs")
         os.makedirs(f"{root}/{name}", exist_ok=True)
         mount(kind, f"{root}/{name}", kind, MS_NOSUID, "mode=1777" if name == "tmp" else None)
     os.makedirs(f"{root}/root", exist_ok=True)
@@ -290,6 +301,8 @@ def build_root(request: dict[str, Any]) -> None:
         mask(root)
     for source, inside, read_only in request["mounts"]:
         bind(source, root + inside, read_only=read_only)
+    if security.get("read_only_root"):
+        mount("none", root, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     os.chdir(root)
     number = PIVOT_ROOT[os.uname().machine]
     check(libc.syscall(number, b".", b"."), "pivot_root")
@@ -300,8 +313,14 @@ def build_root(request: dict[str, Any]) -> None:
 def mask(root: str) -> None:
     """What the container runtime hides where a container is not privileged; the part of it that is files."""
     for path in MASKED:
-        if os.path.exists(root + path):
+        if os.path.isdir(root + path):
+            mount("tmpfs", root + path, "tmpfs", MS_RDONLY)
+        elif os.path.exists(root + path):
             mount("/dev/null", root + path, None, MS_BIND)
+    for path in READ_ONLY:
+        if os.path.exists(root + path):
+            mount(root + path, root + path, None, MS_BIND | MS_REC)
+            mount("none", root + path, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
     mount("none", f"{root}/sys", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-HOLDER = Path(__file__).with_name("holder.py")
+HOLDER, CONFINE = (Path(__file__).with_name(f"{name}.py") for name in ("holder", "confine"))
 CLONE_NEWNET = 0x40000000
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
@@ -191,7 +191,12 @@ def nsenter_command(pid: int, argv: Sequence[str]) -> list[str]:
     nsenter = shutil.which("nsenter")
     if nsenter is None:
         raise LabError("nsenter (util-linux) is not installed")
-    return [nsenter, "-t", str(pid), "-m", "-n", "-p", "-u", "--", *argv]
+    return [nsenter, "-t", str(pid), "-m", "-n", "-p", "-u", "-i", "--", *argv]
+
+
+def confined_command(pid: int, argv: Sequence[str], security: Mapping[str, Any]) -> list[str]:
+    """The same for a container that is not privileged: with what it was confined to."""
+    return [sys.executable, "-I", "-S", str(CONFINE), str(pid), json.dumps(security), *argv]
 
 
 def popen_in(
@@ -201,11 +206,13 @@ def popen_in(
     stdout: File = None,
     stderr: File = None,
     env: Mapping[str, str] | None = None,
+    security: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> NsPopen:
-    """`env` is the whole environment; without it the process gets a small default one."""
+    """`env` is the whole environment; without it the process gets a small default one. `security`: see `confine`."""
     environment = dict(DEFAULT_ENV if env is None else env)
-    return NsPopen(nsenter_command(pid, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment, **options)
+    command = confined_command(pid, argv, security) if security else nsenter_command(pid, argv)
+    return NsPopen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, **options)
 
 
 def run_in(
@@ -215,10 +222,11 @@ def run_in(
     input: str | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = False,
+    security: Mapping[str, Any] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     process = popen_in(
         pid, argv, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=env, text=True,
+        stderr=subprocess.PIPE, env=env, security=security, text=True,
     )  # fmt: skip
     try:
         out, err = process.communicate(input, timeout=timeout)

@@ -70,6 +70,8 @@ class Sandbox:
 
     pid: int
     env: Mapping[str, str] = DEFAULT_ENV
+    security: Mapping[str, Any] | None = None
+    """What its processes are confined to (`security.confinement`); None: nothing."""
 
     @property
     def root(self) -> Path:
@@ -291,6 +293,7 @@ class Container(Sandbox):
     def __init__(self, node: Node, request: dict[str, Any], environment: Mapping[str, str], stdin: File) -> None:
         self.node = node
         self.env = environment
+        self.security = request["security"]
         self.exit_code: int | None = None
         self._log = os.memfd_create("container-log")
         self._pidfd: int | None = None
@@ -500,7 +503,8 @@ class Node(_Held):
     ) -> NsPopen:
         """`env` is added to the sandbox's own. kill() and terminate() reach the process itself."""
         target: Sandbox = sandbox or self
-        return netns.popen_in(target.pid, argv, stdin, stdout, stderr, {**target.env, **(env or {})}, **options)
+        environment = {**target.env, **(env or {})}
+        return netns.popen_in(target.pid, argv, stdin, stdout, stderr, environment, target.security, **options)
 
     def run(
         self,
@@ -512,7 +516,8 @@ class Node(_Held):
         check: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         target: Sandbox = sandbox or self
-        return netns.run_in(target.pid, argv, timeout, input, {**target.env, **(env or {})}, check)
+        environment = {**target.env, **(env or {})}
+        return netns.run_in(target.pid, argv, timeout, input, environment, check, target.security)
 
     def add_container(
         self,
@@ -527,11 +532,14 @@ class Node(_Held):
         stdin: File = None,
         hostname: str = "debug",
         masked: bool = False,
+        host_ipc: bool = True,
+        security: Mapping[str, Any] | None = None,
     ) -> Container:
         """`rootfs`: an image's name, an Image, or {path in it: path on the machine} to bind read-only.
 
         `mounts`: (path on the node, path in the container, read-only), bound recursively as a hostPath is.
         `masked`: parts of /proc are hidden and /sys is read-only, as in a container that is not privileged.
+        `security`: what its processes are confined to, see `security.confinement`.
         """
         chosen = image(rootfs) if isinstance(rootfs, str) else rootfs
         if not isinstance(chosen, Image):
@@ -540,7 +548,8 @@ class Node(_Held):
         request = {
             "kind": "container", "argv": list(argv), "env": environment, "cwd": cwd, "hostname": hostname,
             "host_network": host_network, "host_pid": host_pid, "rootfs": dict(chosen.binds),
-            "links": dict(chosen.links), "mounts": [list(m) for m in mounts], "masked": masked,
+            "links": dict(chosen.links), "mounts": [list(m) for m in mounts], "masked": masked, "host_ipc": host_ipc,
+            "security": security,
         }  # fmt: skip
         container = Container(self, request, environment, stdin)
         self.containers.append(container)
