@@ -15,7 +15,7 @@ from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.checks.intent import without_agent
 from kubectl_netpol.errors import ApiError, ConnectionFailed, ExitCode, NodeError, UsageError
 from kubectl_netpol.model.doctor import Line, Probe, State
-from kubectl_netpol.options import Common, Way, with_flags
+from kubectl_netpol.options import Common, DebugProfile, Way, with_flags
 from kubectl_netpol.policy import targets
 from kubectl_netpol.policy.shapes import sound
 from kubectl_netpol.policy.world import World
@@ -52,10 +52,11 @@ def doctor(common: Common, asked: Asked) -> None:
         if common.bundle:
             notes.append("a bundle: the user's rights and the debug pod are not looked at")
         elif asked.api_only:
-            notes.append("--api-only: no debug pod was started")
+            notes.append("--api-only: no debug pod was started, and the rights for one are not looked at")
         else:
             probe = _probe(origin, asked.node, World(sound(snapshot)), common, progress)
-        lines = tuple(_with_flags(doctors.lines(snapshot, common.debug_namespace, probe, live=live), common))
+        made = doctors.lines(snapshot, common.debug_namespace, probe, live=live, api_only=asked.api_only)
+        lines = tuple(_with_flags(made, common))
         progress.done()
         emit(
             sys.stdout,
@@ -91,7 +92,7 @@ def _probe(origin: Source, node: str, world: World, common: Common, progress: Pr
         return Probe("", common.image, error=world.unread("nodes"), tried=False)
     if not node:
         return Probe("", common.image, error="no node is ready for a debug pod")
-    probe = Probe(node, common.image, kept=common.keep)
+    probe = Probe(node, common.image, kept=common.keep, minimal=common.debug_profile is DebugProfile.MINIMAL)
     begun = time.monotonic()
     try:
         with held_reader(origin, node, common, progress) as read:

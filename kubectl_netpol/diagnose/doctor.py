@@ -30,8 +30,11 @@ NAMES = (*(topic.name for topic in TOPICS), *RIGHTS, "PodSecurity", "debug pod",
 """All topics, in the order of the answer."""
 
 
-def lines(snapshot: Snapshot, debug_namespace: str, probe: Probe | None, *, live: bool = True) -> tuple[Line, ...]:
-    """Pure. ``probe``: None where no debug pod was started. ``live``: the user of now asked the server.
+def lines(
+    snapshot: Snapshot, debug_namespace: str, probe: Probe | None, *, live: bool = True, api_only: bool = False
+) -> tuple[Line, ...]:
+    """Pure. ``probe``: None where no debug pod was started. ``live``: the user of now asked the server. ``api_only``:
+    the user wants no debug pod, so rights for one are not missed.
 
     Objects of any shape are taken: see ``policy.shapes``.
     """
@@ -44,7 +47,7 @@ def lines(snapshot: Snapshot, debug_namespace: str, probe: Probe | None, *, live
     if not world.unread("pods", "namespaces"):
         found += [*intent.strict(scope), *intent.not_enforced(scope)]
     made = [line for topic in TOPICS for line in of_topic(topic, scope, found)]
-    made += _rights(snapshot) if live else ()
+    made += _rights(snapshot, RIGHTS[:1] if api_only else RIGHTS) if live else ()
     made.append(_pod_security(world, debug_namespace))
     return (*made, *(_of_probe(probe, world) if probe is not None else ()))
 
@@ -52,10 +55,11 @@ def lines(snapshot: Snapshot, debug_namespace: str, probe: Probe | None, *, live
 # ---- the user's own part
 
 
-def _rights(snapshot: Snapshot) -> Iterator[Line]:
+def _rights(snapshot: Snapshot, topics: Iterable[str]) -> Iterator[Line]:
     """Of SelfSubjectAccessReviews: what the user may not."""
     source, found = "SelfSubjectAccessReviews", snapshot.get("accessreviews")
-    for topic, debug in zip(RIGHTS, (False, True), strict=True):
+    for topic in topics:
+        debug = topic == RIGHTS[1]
         if found.reason:
             yield unknown(topic, source, found.reason)
             continue
@@ -180,6 +184,7 @@ def _read(probe: Probe, source: str, world: World) -> Line:
         what = "was refused" if refused(errors) else "could not be read"
         text = f"part of it {what}: {first}{more}{f'; {note}' if note else ''}"
         way = "--selinux-type super_t" if "super_t" in note else "--via python" if tools else "--via tools"
+        way = "--debug-profile sysadmin" if probe.minimal and not note else way
         again = Remedy(f"kubectl netpol-ebpf doctor --node {probe.node} {way}", EFFECT)
         return Line("reading", State.FAILED, text, source, (again,))
     seen = "links, tc filters" if tools else "links, tc and tcx hooks"

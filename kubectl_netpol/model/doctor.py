@@ -49,5 +49,7 @@ class Probe:
     hint: str = ""
     tried: bool = True
     """Not where it could not be told which node to take."""
+    minimal: bool = False
+    """--debug-profile minimal."""
     document: Json | None = None
     """The node as the reader saw it, without pods."""

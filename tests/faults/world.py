@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kubectl_netpol.checking import Asked, read_api, requests_of
@@ -48,8 +49,12 @@ def read(lab: LabCluster) -> Snapshot:
 
 
 def common(lab: LabCluster) -> Common:
+    return common_of(lab.kubeconfig)
+
+
+def common_of(kubeconfig: Path) -> Common:
     return Common(
-        connection=ConnectionFlags(kubeconfig=str(lab.kubeconfig)),
+        connection=ConnectionFlags(kubeconfig=str(kubeconfig)),
         bundle="",
         image=DEFAULT_IMAGE,
         debug_namespace="kube-system",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import api_errors as errors
@@ -41,12 +41,26 @@ class Rule:
 ALL = (Rule(("*",), ("*",)),)
 
 
+@dataclass(frozen=True)
+class Access:
+    """One thing that a user did and needed a right for; ``resource`` with subresource."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+
 @dataclass
 class User:
     name: str
     rules: Sequence[Rule] = ALL
     groups: Sequence[str] = ("system:authenticated",)
     token: str = field(default_factory=lambda: secrets.token_hex(16))
+    used: list[Access] = field(default_factory=list)
+    """What was asked for and allowed, in order."""
 
     def may(self, verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
         return any(rule.allows(verb, group, resource, namespace, name) for rule in self.rules)
@@ -56,6 +70,7 @@ class User:
     ) -> None:
         """403 in the API server's words unless a rule allows it."""
         if self.may(verb, group, resource, namespace, name):
+            self.used.append(Access(self.name, verb, group, resource, namespace, name))
             return
         where = ""
         if scope:
@@ -65,8 +80,13 @@ class User:
 
 
 class Users:
-    def __init__(self, users: Iterable[User]) -> None:
+    """``bound``: the rules that roles and bindings give to (user, groups), beside those that a test gave."""
+
+    def __init__(
+        self, users: Iterable[User], bound: Callable[[str, Sequence[str]], Sequence[Rule]] = lambda user, groups: ()
+    ) -> None:
         self._by_name = {user.name: user for user in users}
+        self._bound = bound
 
     def add(self, user: User) -> User:
         self._by_name[user.name] = user
@@ -84,7 +104,12 @@ class Users:
         user = next((u for u in self.all() if secrets.compare_digest(u.token, token)), None)
         if scheme.lower() != "bearer" or user is None:
             raise errors.unauthorized()
-        return self._impersonate(user, impersonated, groups)
+        return self._with_roles(self._impersonate(self._with_roles(user), impersonated, groups))
+
+    def _with_roles(self, user: User) -> User:
+        """What it does is noted with the one user all the same."""
+        bound = () if user.rules is ALL else self._bound(user.name, user.groups)
+        return replace(user, rules=(*user.rules, *bound)) if bound else user
 
     def _impersonate(self, user: User, name: str, groups: Sequence[str]) -> User:
         if not name:

@@ -363,9 +363,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         namespace = target.namespace
         if resource.kind == "Namespace":
             namespace = target.name
-        user.require(verb, resource.group, full, namespace, target.name)
+        user.require(verb, resource.group, full, namespace, target.name or self._one_name(verb))
         if target.subresource in ("exec", "attach") and verb == "get" and self.api.authorize_websocket_create:
             user.require("create", resource.group, full, namespace, target.name)
+
+    def _one_name(self, verb: str) -> str:
+        """A list or watch of one object counts as by its name, which a rule with resourceNames then allows."""
+        found = re.fullmatch(r"metadata\.name==?([^,=!]+)", self._param("fieldSelector"))
+        return found[1] if found and verb in ("list", "watch") else ""
 
     def _require(self, allowed: bool) -> None:
         if not allowed:

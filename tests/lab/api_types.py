@@ -54,6 +54,10 @@ def _aws(plural: str, kind: str, namespaced: bool, *short: str) -> Resource:
     return Resource(AWS_GROUP, "v1alpha1", plural, kind, namespaced, short, subresources=("status",), custom=True)
 
 
+def _rbac(plural: str, kind: str, namespaced: bool) -> Resource:
+    return Resource("rbac.authorization.k8s.io", "v1", plural, kind, namespaced, model=f"V1{kind}")
+
+
 _ALL = ("all",)
 BUILT_IN: tuple[Resource, ...] = (
     _core(
@@ -85,7 +89,10 @@ BUILT_IN: tuple[Resource, ...] = (
         short=("netpol",),
         model="V1NetworkPolicy",
     ),
-    Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False, model="V1ClusterRole"),
+    _rbac("clusterroles", "ClusterRole", False),
+    _rbac("clusterrolebindings", "ClusterRoleBinding", False),
+    _rbac("roles", "Role", True),
+    _rbac("rolebindings", "RoleBinding", True),
     Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", model="V1EndpointSlice"),
     Resource(
         "apiextensions.k8s.io",

@@ -32,6 +32,7 @@ from .api_controllers import Controllers
 from .api_faults import Fault, Faults, PodFault
 from .api_http import LabHttpServer, Request
 from .api_kubelet import Kubelet, condition, pod_condition, set_condition
+from .api_rbac import bound_rules
 from .api_runtime import ExecError, ImagePullError, LocalRuntime, PodHandle, Runtime, StartError
 from .api_selectors import label_selector
 from .api_service import Options, Service
@@ -161,9 +162,10 @@ class ApiServer:
         self.errors: list[Exception] = []
         self.requests: list[Request] = []
         self.faults = Faults()
-        self.users = Users([User("admin", ALL, ("system:masters", "system:authenticated"))])
         self.registry = Registry(custom)
         self.store = Store()
+        bound = partial(bound_rules, self.store, self.registry)
+        self.users = Users([User("admin", ALL, ("system:masters", "system:authenticated"))], bound)
         self.service = Service(self.store, self.registry)
         self.runtime: Runtime = runtime if runtime is not None else LocalRuntime()
         self.kubelet = Kubelet(self.store, self.registry, self.runtime, self.faults)
@@ -352,7 +354,8 @@ class ApiServer:
     def add_user(
         self, name: str, rules: Sequence[Rule] = (), groups: Sequence[str] = ("system:authenticated",)
     ) -> User:
-        """A user with a token of its own; without rules it may do nothing but discovery."""
+        """A user with a token of its own; without rules it may do nothing but discovery, and what roles that are bound
+        to it or its groups allow."""
         return self.users.add(User(name, rules, groups))
 
     def enable(self, plural: str, enabled: bool = True) -> None:

@@ -10,7 +10,7 @@ from kubectl_netpol import capturing, cli, verbs
 from kubectl_netpol.cluster.connection import ConnectionFlags
 from kubectl_netpol.diagnose.plan import Question
 from kubectl_netpol.errors import UsageError
-from kubectl_netpol.options import DEFAULT_IMAGE, Common, Way, seconds, with_flags
+from kubectl_netpol.options import DEFAULT_IMAGE, Common, DebugProfile, Way, seconds, with_flags
 from kubectl_netpol.report.output import Format
 
 
@@ -80,6 +80,7 @@ FLAGS = [
     (["--via", "tools"], "via", Way.TOOLS),
     (["--via", "agent"], "via", Way.AGENT),
     (["--selinux-type", "super_t"], "selinux_type", "super_t"),
+    (["--debug-profile", "minimal"], "debug_profile", DebugProfile.MINIMAL),
     (["--output", "json"], "output", Format.JSON),
     (["-o", "wide"], "output", Format.WIDE),
     (["--no-headers"], "no_headers", True),
