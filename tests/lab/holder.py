@@ -243,15 +243,17 @@ def start_container(request: dict[str, Any], sock: socket.socket, stdio: list[in
         os.close(fd)
     # The mount namespace is a mark that every process of the container carries, exec'd ones too. It is read
     # while the main process waits, which may end at once afterwards.
-    mark = ""
+    mark, space = "", -1
     if ours.recv(1):
+        # Held open: its number must not be that of another container, which starts while this one ends.
+        space = os.open(f"/proc/{main}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         mark = os.readlink(f"/proc/{main}/ns/mnt")
         ours.send(b"y")
         # Its end closes on exec, so what is told to be ready is the program and not this script.
         ours.recv(1)
     ours.close()
     answer_for(sock, main)
-    supervise(sock, main, own_pid, mark)
+    supervise(sock, main, own_pid, mark, space)
 
 
 def run_container(request: dict[str, Any], sock: socket.socket, stdio: list[int], turn: socket.socket) -> None:
@@ -337,7 +339,7 @@ def build_dev(dev: str) -> None:
         os.symlink(f"/proc/self/fd/{number}", f"{dev}/{name}")
 
 
-def supervise(sock: socket.socket, main: int, own_pid: bool, mark: str) -> None:
+def supervise(sock: socket.socket, main: int, own_pid: bool, mark: str, space: int) -> None:
     """Ends with the container: by itself when the main process exits, by force when the socket is closed."""
     main_fd = os.pidfd_open(main)
     poller = select.poll()
@@ -353,6 +355,8 @@ def supervise(sock: socket.socket, main: int, own_pid: bool, mark: str) -> None:
     status = os.waitpid(main, 0)[1]
     if not own_pid:
         kill_remaining(mark)
+    if space >= 0:
+        os.close(space)
     answer(sock, event="exit", code=os.waitstatus_to_exitcode(status))
     os._exit(0)
 
