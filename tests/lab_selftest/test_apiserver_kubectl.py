@@ -217,6 +217,64 @@ def test_users(server: ApiServer, kubectl: Kubectl) -> None:
     assert server.requests[-1].user == "viewer"
 
 
+ROLES = """
+kind: ClusterRole
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: look}
+rules:
+- {apiGroups: [""], resources: [pods], verbs: [list]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [one], verbs: [get, list]}
+- {nonResourceURLs: [/metrics], verbs: [get]}
+---
+kind: Role
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: enter, namespace: default}
+rules:
+- {apiGroups: [""], resources: [pods/exec], verbs: [create]}
+- {apiGroups: [apps], resources: ["*"], verbs: ["*"]}
+---
+kind: ClusterRoleBinding
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: look}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: look}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: team}]
+---
+kind: RoleBinding
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: enter, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: enter}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: ann}]
+---
+kind: RoleBinding
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: look-here, namespace: kube-public}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: look}
+subjects: [{kind: ServiceAccount, name: bot, namespace: default}]
+"""
+
+
+def test_roles_and_bindings(server: ApiServer, kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=ROLES)
+    kubectl("create", "configmap", "one")
+    ann, team = ("--as=ann",), ("--as=ben", "--as-group=team")
+    bot = ("--as=system:serviceaccount:default:bot",)
+
+    def may(who: tuple[str, ...], *what: str) -> bool:
+        return kubectl.run(*who, "auth", "can-i", *what).returncode == 0
+
+    assert may(team, "list", "pods", "-A") and not may(team, "get", "pods")
+    assert may(team, "get", "configmaps/one") and not may(team, "get", "configmaps/two")
+    assert not may(team, "list", "configmaps")
+    kubectl(*team, "get", "configmaps", "--field-selector=metadata.name=one")
+    assert "forbidden" in kubectl.refused(*team, "get", "configmaps")
+    assert may(ann, "create", "pods", "--subresource=exec") and not may(ann, "create", "pods")
+    assert not may(ann, "create", "pods", "--subresource=exec", "-n", "kube-system")
+    assert may(ann, "patch", "deployments.apps") and not may(ann, "list", "pods")
+    assert may(bot, "list", "pods", "-n", "kube-public") and not may(bot, "list", "pods")
+    kubectl("delete", "clusterrolebinding", "look")
+    assert not may(team, "list", "pods", "-A")
+
+
 def test_pod_security_and_quota(server: ApiServer, kubectl: Kubectl) -> None:
     kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=baseline")
     said = kubectl.refused("debug", f"node/{NODE}", "--image=x", "--profile=sysadmin", "--", "true")
