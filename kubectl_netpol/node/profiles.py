@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_netpol.node import reader
-
 Json = dict[str, Any]
 
 SYSADMIN, MINIMAL = "sysadmin", "minimal"
+LOG_DIRECTORY = "/var/log/aws-routed-eni"
+"""As in ``reader``, which is not imported where only a pod is made."""
 
 BPFFS_VOLUME: Json = {"name": "bpffs", "hostPath": {"path": "/sys/fs/bpf"}}
 BPFFS_MOUNT: Json = {"name": "bpffs", "mountPath": "/sys/fs/bpf", "readOnly": True}
 # Directory: without a type the runtime makes a directory that is not there, and that would change the node.
-LOG_VOLUME: Json = {"name": "agent-log", "hostPath": {"path": reader.LOG_DIRECTORY, "type": "Directory"}}
+LOG_VOLUME: Json = {"name": "agent-log", "hostPath": {"path": LOG_DIRECTORY, "type": "Directory"}}
 # Below /host, where the reader finds it in a sysadmin pod: the answers name the same path.
-LOG_MOUNT: Json = {"name": "agent-log", "mountPath": f"/host{reader.LOG_DIRECTORY}", "readOnly": True}
+LOG_MOUNT: Json = {"name": "agent-log", "mountPath": f"/host{LOG_DIRECTORY}", "readOnly": True}
 COMPUTE_TYPE = "eks.amazonaws.com/compute-type"
 
 
@@ -94,7 +94,7 @@ def has_log(node: Json) -> bool:
 
 
 LIMIT = (
-    f"the minimal debug pod has {reader.LOG_DIRECTORY} at most, and only where there is a DaemonSet aws-node; "
+    f"the minimal debug pod has {LOG_DIRECTORY} at most, and only where there is a DaemonSet aws-node; "
     "--debug-profile sysadmin has all of the node"
 )
 
@@ -110,5 +110,5 @@ def with_limit_told(document: Json) -> Json:
 def unseen(document: Json) -> str:
     """What `check` and `capture` asked for and a minimal pod did not find, or nothing."""
     section = document.get("agent")
-    missing = isinstance(section, dict) and f"/host{reader.LOG_DIRECTORY}: " in section["reason"]
+    missing = isinstance(section, dict) and f"/host{LOG_DIRECTORY}: " in section["reason"]
     return f"the agent's log was not read: {LIMIT}" if missing else ""

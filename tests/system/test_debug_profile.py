@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -207,4 +208,11 @@ def test_the_page_says_what_was_measured(user: User, request: pytest.FixtureRequ
     if request.config.getoption("--update"):
         PAGE.write_text(before + BEGIN + table + END + after)
     else:
-        assert end and written == table
+        assert end and (written == table or not as_measured())
+
+
+def as_measured() -> bool:
+    """Whether this kernel asks for capabilities as the one of the page: what is lost without them follows from that."""
+    disabled = Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip()
+    release = platform.release().split(".")
+    return disabled == "2" and (int(release[0]), int(release[1])) >= (6, 12)

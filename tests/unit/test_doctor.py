@@ -547,6 +547,17 @@ def test_a_reading_that_fails() -> None:
     )
 
 
+def test_what_a_minimal_pod_was_refused_has_the_other_profile_as_remedy() -> None:
+    refused = {**DOCUMENT, "errors": [{"what": "tcx", "error": "EPERM: refused"}]}
+    one = of("reading", told(healthy(), Probe(NODE, "i", 1.0, minimal=True, document=refused)))
+    assert one.state is State.FAILED and one.remedies[0].command.endswith("--debug-profile sysadmin")
+
+
+def test_api_only_does_not_miss_rights_for_a_debug_pod() -> None:
+    topics = {one.topic for one in lines(healthy().snapshot(), "kube-system", None, api_only=True)}
+    assert topics == set(NAMES) - {"debug pod", "reading", "rights: debug pod"}
+
+
 def test_what_the_tools_cannot_see_is_said_and_no_fault() -> None:
     tcx = {"what": "tcx", "error": "tc does not show programs that are attached by tcx"}
     one = of("reading", told(healthy(), Probe(NODE, "i", 1.0, document={**DOCUMENT, "via": "tools", "errors": [tcx]})))

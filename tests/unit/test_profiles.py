@@ -37,6 +37,7 @@ def test_minimal_has_two_paths_one_capability_and_one_namespace() -> None:
 
 
 def test_the_log_is_where_the_reader_looks_first() -> None:
+    assert profiles.LOG_DIRECTORY == reader.LOG_DIRECTORY
     assert profiles.LOG_MOUNT["mountPath"] == reader.ROOTS[0] + reader.LOG_DIRECTORY
     assert profiles.BPFFS_MOUNT["mountPath"] == reader.BPFFS_PATHS[0]
 
