@@ -302,7 +302,8 @@ def open_debug_pod(
     Signals reach the main thread only. Who opens pods in other threads holds ``interruptible`` around them.
     """
     found = check_node(api, node)
-    options = replace(options or DebugPodOptions(), with_log=profiles.has_log(found))
+    labels = _dict(_dict(found, "metadata"), "labels")
+    options = replace(options or DebugPodOptions(), with_log=profiles.has_log(labels))
     lease = _Lease(api, node, options, progress, warn or progress)
     with _Signals() as signals, lease.listed():
         # Two layers: the first signal raises, the following ones wait. One that strikes while the inner block

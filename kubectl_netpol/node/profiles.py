@@ -87,9 +87,9 @@ def _sysadmin(selinux_type: str) -> Json:
     }
 
 
-def has_log(node: Json) -> bool:
-    """Whether the DaemonSet aws-node made its log directory there: a pod with a path that is not there never starts."""
-    labels = (node.get("metadata") or {}).get("labels") or {}
+def has_log(labels: Json) -> bool:
+    """By a node's labels, whether the DaemonSet aws-node made its log directory there: a pod with a path that is not
+    there never starts."""
     return COMPUTE_TYPE not in labels
 
 

@@ -57,14 +57,14 @@ def test_a_selinux_type_adds_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (None, True),
+        ({}, True),
         ({"eks.amazonaws.com/nodegroup": "a"}, True),
         ({"eks.amazonaws.com/compute-type": "auto"}, False),
         ({"eks.amazonaws.com/compute-type": "hybrid"}, False),
     ],
 )
-def test_nodes_without_the_daemonset_have_no_log(labels: Json | None, expected: bool) -> None:
-    assert profiles.has_log({"metadata": {"labels": labels}}) is expected
+def test_nodes_without_the_daemonset_have_no_log(labels: Json, expected: bool) -> None:
+    assert profiles.has_log(labels) is expected
     paths = {volume["name"] for volume in spec(with_log=expected)["volumes"]}
     assert paths == ({"bpffs", "agent-log"} if expected else {"bpffs"})
 
