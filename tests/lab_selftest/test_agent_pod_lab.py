@@ -113,20 +113,21 @@ ALL: Json = {"capabilities": {"add": ["ALL"]}, "seLinuxOptions": {"type": "super
 
 
 @pytest.mark.parametrize(
-    ("name", "security", "host_network", "trusted"),
+    ("name", "security", "volumes", "seen"),
     [
         ("privileged", {"privileged": True}, True, True),
         ("all-capabilities", ALL, True, True),
-        ("all-but-elsewhere", ALL, False, False),
-        ("one-capability", {"capabilities": {"add": ["SYS_ADMIN"]}}, True, False),
+        ("one-capability", {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}, True, True),
+        # bpffs is root's, and another user has no capability to pass by that.
+        ("another-user", {"runAsUser": 1000}, True, False),
+        ("without-the-path", {"capabilities": {"add": ["SYS_ADMIN"]}}, False, False),
     ],
 )
-def test_who_is_trusted_with_the_node(
-    lab: LabCluster, name: str, security: Json, host_network: bool, trusted: bool
-) -> None:
-    pod = container_pod(lab, name, security, hostNetwork=host_network)
+def test_who_sees_the_pins_of_the_node(lab: LabCluster, name: str, security: Json, volumes: bool, seen: bool) -> None:
+    """The path that is mounted, and the kernel's own rules about files."""
+    pod = container_pod(lab, name, security, **({} if volumes else {"volumes": [{"name": "bpf", "emptyDir": {}}]}))
     pins = lab.kubectl("exec", pod, "--", "ls", "/sys/fs/bpf/globals/aws/programs", check=False)
-    assert ("web@default_handle_ingress" in pins.stdout) is trusted
+    assert ("web@default_handle_ingress" in pins.stdout) is seen
 
 
 def test_all_capabilities_are_not_all_of_privileged(lab: LabCluster) -> None:
