@@ -165,7 +165,7 @@ def test_a_directory_that_is_not_there_is_not_made(user: User) -> None:
     log = Path(f"{user.lab.nodes[NODE].root}/var/log/aws-routed-eni")
     log.rename(log.with_name("away"))
     try:
-        done = user.run("maps", "pod/nginx", *MINIMAL, "--start-timeout", "3")
+        done = user.run("maps", "pod/nginx", *MINIMAL, "--start-timeout", "4")
         assert (done.returncode, done.stdout) == (3, "")
         assert "/var/log/aws-routed-eni is not a directory" in done.stderr
         assert not log.exists()

@@ -199,16 +199,22 @@ def test_enough_when_things_go_wrong(levels: dict[str, Level], level: str) -> No
 
 
 def things_go_wrong(reader: Level) -> None:
-    """A watch that ends is followed by looking; a pod that does not start is explained by its events; nothing stays."""
+    """A watch that ends is followed by looking; a pod that cannot start, or does not, is explained; nothing stays."""
     reader.done.add(things_go_wrong)
     arguments = ("maps", "pod/nginx", "--debug-namespace", NAMESPACES[reader.name])
     faults = reader.user.lab.server.faults
     faults.http(500, "/pods$", verb="watch", count=1)
     assert reader.run(*arguments).returncode == 0
     faults.start_error("netpol-ebpf-", message="no space left on device")
-    done = reader.run(*arguments, "--start-timeout", "1")
+    done = reader.run(*arguments)
     assert done.returncode == 3 and "no space left on device" in done.stderr, done.stderr
-    assert "forbidden" not in done.stderr and reader.user.debug_pods() == []
+    faults.clear()
+    faults.pod_stuck("netpol-ebpf-")
+    stuck = reader.run(*arguments, "--start-timeout", "1")
+    assert stuck.returncode == 3 and "did not start within 1 s" in stuck.stderr, stuck.stderr
+    events = Access(reader.name, "list", "", "events", NAMESPACES[reader.name])
+    assert events in reader.account.used
+    assert "forbidden" not in done.stderr + stuck.stderr and reader.user.debug_pods() == []
 
 
 @pytest.mark.parametrize("level", NAMESPACES)
