@@ -156,6 +156,7 @@ FLAGS = {
     "--debug-namespace": "--debug-namespace NAMESPACE",
     "--start-timeout": "--start-timeout 180",
     "--via tools": "--via tools",
+    "--debug-profile sysadmin": "--debug-profile sysadmin",
 }
 """What a hint may name, and how it is given."""
 

@@ -555,7 +555,7 @@ class _Lease:
         return NodeError(
             f"the debug pod {self.options.namespace}/{name} on node {self.node} did not start within "
             f"{self.options.start_timeout:.0f} s: it is still {phase}{_sentence(why)}",
-            hint="a large image on a slow link needs a longer --start-timeout" if not why else "",
+            hint=profiles.start_hint(why) if why else "a large image on a slow link needs a longer --start-timeout",
         )
 
     def _newest_warning(self, pod: Json) -> str:

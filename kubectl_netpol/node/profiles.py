@@ -93,6 +93,13 @@ def has_log(labels: Json) -> bool:
     return COMPUTE_TYPE not in labels
 
 
+def start_hint(why: str) -> str:
+    """What to do about a pod that does not start, from the kubelet's word."""
+    if "hostPath type check failed" not in why:
+        return ""
+    return "this node has no log of the agent for the minimal debug pod: use --debug-profile sysadmin"
+
+
 LIMIT = (
     f"the minimal debug pod has {LOG_DIRECTORY} at most, and only where there is a DaemonSet aws-node; "
     "--debug-profile sysadmin has all of the node"

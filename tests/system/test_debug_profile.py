@@ -168,6 +168,7 @@ def test_a_directory_that_is_not_there_is_not_made(user: User) -> None:
         done = user.run("maps", "pod/nginx", *MINIMAL, "--start-timeout", "4")
         assert (done.returncode, done.stdout) == (3, "")
         assert "/var/log/aws-routed-eni is not a directory" in done.stderr
+        assert "use --debug-profile sysadmin" in done.stderr
         assert not log.exists()
     finally:
         log.with_name("away").rename(log)
