@@ -320,6 +320,12 @@ _OF_THE_CLIENT = {"api_age_ns": or_null(_U64), "in_progress": _few(text)}
 """Of ``consistency`` what the machine that asked puts in."""
 
 
+def untold(took_ns: int) -> Json:
+    """The section ``consistency`` of a reading by tools that cannot tell whether the node held still."""
+    nothing: Json = {"links": [], "programs": [], "maps": [], "pins": []}
+    return {"attempts": 1, "steady": None, "changed": [], "open": nothing, "unchecked": [], "took_ns": took_ns}
+
+
 def _consistency(value: Any, path: str) -> Json:
     section: Json = _CONSISTENCY(value, path)
     for name, check in _OF_THE_CLIENT.items():
