@@ -35,7 +35,9 @@ def _pins(view: NodeView, pods: tuple[tuple[str, str], ...], pods_known: bool) -
     expected = {i for namespace, name in pods for i in identity.identifiers(namespace, name)}
     left = pinned - expected
     if left:
-        yield Difference("PIN_WITHOUT_POD", f"pins whose pod identifier has no pod on this node: {_names(left)}")
+        yield Difference(
+            "PIN_WITHOUT_POD", f"pins whose pod identifier has no pod on this node: {_names(left)}", frozenset(left)
+        )
     # Up to agent 1.1.6 only a pod with a policy has programs; from 1.2.0 on every pod has.
     generations = view.generations()
     if not generations or not all(generation.state_keys for generation in generations):

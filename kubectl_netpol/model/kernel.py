@@ -176,6 +176,8 @@ class Difference:
 
     code: str
     text: str
+    items: frozenset[str] = frozenset()
+    """All names that it is about, where the text has some of them only."""
 
 
 @dataclass(frozen=True)

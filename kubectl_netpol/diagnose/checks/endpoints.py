@@ -96,7 +96,13 @@ def _drift(policy: Json, kind: Kind, drifts: list[Drift], scope: Scope) -> Findi
         _same_name(policy) if kind is findings.SAME_NAME else _remedies(policy, slices),
         subject=f"policy {ref(policy)}",
         pods=pods | (named & scope.keys),
+        parts=frozenset(part for drift in drifts for part in _parts(drift)),
     )
+
+
+def _parts(drift: Drift) -> frozenset[str]:
+    """Entries or pods; of what is one whole its name."""
+    return drift.items | {f"{ns}/{name}" for ns, name in drift.pods} or frozenset({drift.code})
 
 
 def _wanted(policy: Json, scope: Scope) -> str:

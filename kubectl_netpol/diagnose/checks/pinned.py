@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kubectl_netpol.diagnose import attached, findings
@@ -179,7 +180,8 @@ def _of_rows(case: PodCase, status: Status, rows: list[tuple[DirectionReport, Ro
     if closed:
         title += f": {' and '.join(map(str, sides))} is closed, although no policy restricts it"
     evidence = tuple(one for report, row in rows[:SHOWN] for one in _row_evidence(case, report, row))
-    return case.made(kind, title, evidence, _map_remedies(case, kind))
+    parts = frozenset(f"{report.direction} {row.prefix}" for report, row in rows)
+    return replace(case.made(kind, title, evidence, _map_remedies(case, kind)), parts=parts)
 
 
 def _entry(row: Row) -> str:
@@ -314,7 +316,8 @@ def of_node(case: NodeCase) -> Iterator[Finding]:
                 Evidence("pods of the node", f"{len(pods)} with a network of their own"),
             )
             title = f"node {case.name} has {difference.text}"
-            yield case.made(findings.PIN_WITHOUT_POD, title, evidence, (restart_agent(case.name),))
+            made = case.made(findings.PIN_WITHOUT_POD, title, evidence, (restart_agent(case.name),))
+            yield replace(made, parts=difference.items)
         if difference.code == "POD_WITHOUT_PIN":
             yield from _without_pin(case)
     yield from _log(case)
