@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from kubectl_netpol import __version__, bundle
-from kubectl_netpol.diagnose import asking
+from kubectl_netpol import __version__, bundle, looking
+from kubectl_netpol.diagnose import asking, looks
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.drops import log_request
@@ -23,7 +23,7 @@ from kubectl_netpol.manifests import read_policies
 from kubectl_netpol.model.asked import Asked, FollowUp
 from kubectl_netpol.model.finding import Finding
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import PodKernel
+from kubectl_netpol.model.kernel import Difference, PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.options import Common, Way, with_flags
@@ -64,13 +64,24 @@ def explain(
         raise UsageError("--source-port is about one established flow: -f and --without list those that are cut")
     if question.source_port is not None and question.api_only:
         raise UsageError("--source-port asks conntrack, which --api-only does not read")
-    with session(common) as (origin, progress):
+    with session(common) as (origin, progress), looking.held(origin):
         applied, others = read_policies(files, origin.namespace)
         for other in others:
             progress.note(f"note: {other} is not a policy: left alone")
         changes = Changes(applied, tuple(without), tuple(files))
-        plan, snapshot = _read(origin, question, progress, changes.namespaces(origin.namespace))
-        found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
+        namespaces = changes.namespaces(origin.namespace)
+
+        def look(thorough: bool) -> looking.Look[tuple[planning.Plan, explainer.Explanation]]:
+            plan, snapshot = _read(origin, question, progress, namespaces, thorough=thorough)
+            found = explainer.explain(plan, snapshot)
+            return looking.Look((plan, found), looks.of_explanation(found, snapshot), snapshot)
+
+        settled, seen = looking.until_settled(origin, look, progress)
+        snapshot, (plan, found) = settled.snapshot, settled.answer
+        found = looks.settled(found, seen)
+        if changes:
+            after = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace))
+            found = replace(after, in_progress=found.in_progress)
         told = findings_with_flags(found.findings, common)
         found = replace(found, next_step=with_flags(found.next_step, common), findings=told)
         progress.done()
@@ -108,16 +119,24 @@ def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanat
 
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
-    with session(common) as (origin, progress):
-        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
-        world = World(snapshot)
-        odd = node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
+    with session(common) as (origin, progress), looking.held(origin):
+
+        def look(thorough: bool) -> looking.Look[tuple[planning.Plan, PodKernel, tuple[Difference, ...]]]:
+            plan, snapshot, kernel = _read_pod(origin, pod, directions, progress, thorough=thorough)
+            node = node_of(plan.pod)
+            odd = node_differences(node, World(snapshot), node_views(snapshot)[node])
+            return looking.Look((plan, kernel, odd), looks.of_kernel(kernel, odd, snapshot), snapshot)
+
+        settled, seen = looking.until_settled(origin, look, progress)
+        (plan, kernel, odd), world, moved = settled.answer, World(settled.snapshot), looks.moved(seen)
         progress.done()
         emit(
             sys.stdout,
             common.output,
-            lambda: maps_report.as_data(plan.pod, kernel, directions, world, odd),
-            lambda wide: maps_report.as_text(plan.pod, kernel, directions, world, wide, not common.no_headers, odd),
+            lambda: maps_report.as_data(plan.pod, kernel, directions, world, odd, moved),
+            lambda wide: maps_report.as_text(
+                plan.pod, kernel, directions, world, wide, not common.no_headers, odd, moved
+            ),
         )
     if kernel.ifindex is None or any(kernel.directions[direction].reason for direction in directions):
         raise typer.Exit(int(ExitCode.UNDECIDED))
@@ -140,14 +159,14 @@ def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> No
 
 
 def _read_pod(
-    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
+    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress, *, thorough: bool = False
 ) -> tuple[planning.Plan, Snapshot, PodKernel]:
     """The pod's part of its node's kernel, for verbs that have nothing to show without it."""
     question = planning.Question(pod, directions)
     progress.step("reading pods and services")
     collections = origin.collections(planning.NAMES, planning.namespaces_of(question, origin.namespace))
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
-    snapshot = _with_nodes(origin, plan, collections, progress)
+    snapshot = _with_nodes(origin, plan, collections, progress, {"thorough": thorough})
     if on_host_network(plan.pod):
         raise NodeError(
             f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
@@ -182,7 +201,12 @@ def capture(common: Common, pod: str, file: str) -> None:
 
 
 def _read(
-    origin: Source, question: planning.Question, progress: Progress, more: Iterable[str] = ()
+    origin: Source,
+    question: planning.Question,
+    progress: Progress,
+    more: Iterable[str] = (),
+    *,
+    thorough: bool = False,
 ) -> tuple[planning.Plan, Snapshot]:
     """All that a question about policies needs. ``more``: further namespaces whose policies it is about."""
     namespaces = tuple(dict.fromkeys((*planning.namespaces_of(question, origin.namespace), *more)))
@@ -191,7 +215,7 @@ def _read(
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
     judged = tuple(dict.fromkeys((*planning.judged_namespaces(plan), *more)))
     collections.update(origin.of_namespaces(planning.OWN_KINDS, judged))
-    return plan, _with_nodes(origin, plan, collections, progress, {"agent": True})
+    return plan, _with_nodes(origin, plan, collections, progress, {"agent": True, "thorough": thorough})
 
 
 def _with_nodes(
@@ -203,7 +227,7 @@ def _with_nodes(
 ) -> Snapshot:
     """``more``: what else the reader is asked for, beside what the plan needs."""
     for note in plan.notes:
-        progress.note(note)
+        progress.note_once(note)
     requests = {node: {**planning.reader_request(pods), **(more or {})} for node, pods in plan.reads.items()}
     if requests:
         progress.step(f"reading node {', '.join(requests)}")
@@ -225,7 +249,7 @@ def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> 
     if node is not None and node_kinds.refused(errors):
         kind = node_kinds.kind_of(node)
         if kind.note:
-            progress.note(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
+            progress.note_once(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
 
 
 def _collections(origin: Source, pod: str, progress: Progress) -> Mapping[str, Collection]:
