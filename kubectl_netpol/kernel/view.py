@@ -70,7 +70,8 @@ def moment_of(document: Json) -> Moment:
     begin, end = document["clock"]["begin"], document["clock"]["end"]
     section = document.get("consistency")
     if not section:
-        return Moment(max(0, end["monotonic_ns"] - begin["monotonic_ns"]), begin["realtime_ns"])
+        took = end.get("monotonic_ns", 0) - begin["monotonic_ns"]
+        return Moment(max(0, took), begin["realtime_ns"])
     return Moment(
         took_ns=section["took_ns"],
         at_ns=begin["realtime_ns"],
