@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_netpol.diagnose.again import SUDDEN, stays
+from kubectl_netpol.diagnose.checks.attached import objects
 from kubectl_netpol.diagnose.direction import bad_rows
 from kubectl_netpol.diagnose.explain import Explanation
 from kubectl_netpol.diagnose.layers import Cause
@@ -43,7 +44,9 @@ def of_explanation(found: Explanation, snapshot: Snapshot) -> dict[Key, Sign]:
             signs["leg", ref(leg.pod), leg.direction.value, left.value, right.value] = Sign(text)
     for report in found.directions:
         if report.agrees is False:
-            parts = frozenset(f"{row.prefix} {row.status.name}" for row in bad_rows(report.rows))
+            behind = objects(report.view) if report.view is not None else ""
+            parts = frozenset(f"{behind} {row.prefix} {row.status.name}" for row in bad_rows(report.rows))
+            parts = parts or frozenset({behind})
             signs["direction", report.direction.value] = Sign(report.summary, parts)
     if found.agrees is False:
         for policy in found.policies:

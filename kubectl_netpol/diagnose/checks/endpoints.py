@@ -101,8 +101,9 @@ def _drift(policy: Json, kind: Kind, drifts: list[Drift], scope: Scope) -> Findi
 
 
 def _parts(drift: Drift) -> frozenset[str]:
-    """Entries or pods; of what is one whole its name."""
-    return drift.items | {f"{ns}/{name}" for ns, name in drift.pods} or frozenset({drift.code})
+    """Entries or pods, each with how it differs; of what is one whole that alone."""
+    items = drift.items | {f"{ns}/{name}" for ns, name in drift.pods}
+    return frozenset(f"{drift.code} {item}" for item in items or ("",))
 
 
 def _wanted(policy: Json, scope: Scope) -> str:
