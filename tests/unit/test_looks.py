@@ -258,7 +258,8 @@ def test_of_a_flow_too(monkeypatch: pytest.MonkeyPatch) -> None:
     stays_, *_ = explained(FLOW, late(), late(), monkeypatch=monkeypatch)
     assert stays_.decision is Decision.DENY and stays_.findings and stays_.in_progress == ()
     arrived, *_ = explained(FLOW, late(), written(), monkeypatch=monkeypatch)
-    assert arrived.legs[0].decision is Decision.ALLOW and arrived.findings == ()
+    # Of the pod that came, which this node does not have, nothing else is known.
+    assert arrived.legs[0].decision is Decision.ALLOW and "NPE301" not in {one.code for one in arrived.findings}
     assert [one.code for one in arrived.in_progress] == ["NPE301"]
 
 
