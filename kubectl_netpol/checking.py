@@ -73,9 +73,7 @@ def check(common: Common, asked: Asked) -> None:
         if asked.wait:
             code = _waited(origin, asked, common, progress)
         else:
-            with looking.held(origin):
-                report = _once(origin, asked, common, progress)
-            code = exit_code(report, failing)
+            code = exit_code(_once(origin, asked, common, progress), failing)
     raise typer.Exit(int(code))
 
 
@@ -192,7 +190,11 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     if live and pods and not common.no_headers:
         write_text(sys.stdout, rows.header() + "\n")
     held: dict[str, NodeReading] = {}
-    with contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings:
+    # Debug pods are gone before the answer is written: whoever reads it may take his time.
+    with (
+        looking.held(origin),
+        contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings,
+    ):
         for number, (node, reading) in enumerate(readings):
             made = found.node(node, reading)
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
@@ -202,9 +204,9 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
             looking.release(origin, node)
             if live:
                 _write_rows(rows, made, asked, progress)
-    report = found.report()
-    if held or (doubtful(report.findings) and isinstance(origin, Live)):
-        report = _again(origin, asked, report, held, progress, whole=whole)
+        report = found.report()
+        if held or (doubtful(report.findings) and isinstance(origin, Live)):
+            report = _again(origin, asked, report, held, progress, whole=whole)
     report = _without(report, asked.ignore, common)
     if live:
         _write_rows(rows, [row for row in report.rows if row.node in held], asked, progress)

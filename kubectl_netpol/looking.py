@@ -61,8 +61,16 @@ def until_settled(
     """The last of up to three looks, and what each of them saw, with ns from the first one to it.
 
     ``look`` is called with whether large maps, too, are to be read twice. Of a bundle, and where nothing differs,
-    there is one look. One that fails, or that could not read what the one before read, does not count.
+    there is one look. One that fails, or that could not read what the one before read, does not count. Debug pods are
+    gone when this returns: whoever reads the answer may take his time.
     """
+    with held(origin):
+        return _until_settled(origin, look, progress)
+
+
+def _until_settled(
+    origin: Source, look: Callable[[bool], Look[T]], progress: Progress
+) -> tuple[Look[T], list[tuple[Signs, int]]]:
     begun = time.monotonic_ns()
     found = look(False)
     looks: list[tuple[Signs, int]] = [(found.signs, 0)]
@@ -91,7 +99,8 @@ def _open(looks: list[tuple[Signs, int]]) -> bool:
 
 
 def with_in_progress(snapshot: Snapshot, moved: tuple[InProgress, ...]) -> Snapshot:
-    """The snapshot with what was under way in it, so that a bundle of it says so wherever it is read.
+    """The snapshot with what was under way in it, so that a bundle of it says so wherever it is read: of what
+    ``until_settled`` gives, its last snapshot and ``looks.moved`` of all that was seen.
 
     It goes into the documents of the nodes that were read; a snapshot without any stays as it is.
     """

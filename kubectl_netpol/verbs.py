@@ -64,7 +64,7 @@ def explain(
         raise UsageError("--source-port is about one established flow: -f and --without list those that are cut")
     if question.source_port is not None and question.api_only:
         raise UsageError("--source-port asks conntrack, which --api-only does not read")
-    with session(common) as (origin, progress), looking.held(origin):
+    with session(common) as (origin, progress):
         applied, others = read_policies(files, origin.namespace)
         for other in others:
             progress.note(f"note: {other} is not a policy: left alone")
@@ -119,7 +119,7 @@ def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanat
 
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
-    with session(common) as (origin, progress), looking.held(origin):
+    with session(common) as (origin, progress):
 
         def look(thorough: bool) -> looking.Look[tuple[planning.Plan, PodKernel, tuple[Difference, ...]]]:
             plan, snapshot, kernel = _read_pod(origin, pod, directions, progress, thorough=thorough)

@@ -228,3 +228,68 @@ def test_interrupted_between_two_looks(user: User, number: str, question: str) -
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "error: interrupted" and "Traceback" not in err
     assert user.debug_pods() == []
+
+
+# ---- several nodes; last, since the cluster has two of them from here on
+
+
+SECOND = "ip-172-31-103-130.ap-northeast-1.compute.internal"
+
+
+@pytest.fixture
+def two_nodes(user: User) -> Iterator[User]:
+    lab = user.lab
+    if SECOND not in lab.nodes:
+        lab.add_node(SECOND, "172.31.103.130")
+        lab.server.controllers.name_hook = None
+        place = json.dumps({"spec": {"nodeName": SECOND}})
+        lab.kubectl("run", "web-2", "--image=nginx", "--labels", "app=nginx", "--overrides", place)
+        lab.server.wait_running("web-2")
+        lab.settle()
+    yield user
+    lab.agents[SECOND].faults.clear()
+
+
+def late_agents(user: User) -> Callable[[], None]:
+    user.lab.agents[SECOND].faults.add("skip_map_update")
+    comes = late_agent(user)
+
+    def come() -> None:
+        user.lab.agents[SECOND].faults.clear()
+        comes()
+
+    return come
+
+
+@pytest.mark.parametrize("parallel", ["1", "4"])
+def test_each_node_is_looked_at_twice_through_its_own_pod(two_nodes: User, parallel: str) -> None:
+    late_agents(two_nodes)
+    before = len(two_nodes.lab.server.requests)
+    done = two_nodes.run("check", "-A", "--parallel", parallel, "-o", "json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert {row["node"] for row in answer["pods"] if "NPE301" in row["findings"]} == {NODE, SECOND}
+    assert counted(two_nodes, before) == (2, 4)
+
+
+def test_several_held_pods_are_removed_when_it_is_interrupted(two_nodes: User) -> None:
+    late_agents(two_nodes)
+    before = len(two_nodes.lab.server.requests)
+    process = two_nodes.start("check", "-A")
+    wait_until(lambda: counted(two_nodes, before)[1] >= 2, "both readings", 90)
+    threading.Event().wait(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 130 and err.splitlines()[-1] == "error: interrupted", err
+    assert "could not be deleted" not in err and "Traceback" not in err
+    assert two_nodes.debug_pods() == []
+
+
+def test_a_kept_pod_stays_and_is_used_for_both_looks(user: User) -> None:
+    late_agent(user)
+    for made in (1, 0):
+        before = len(user.lab.server.requests)
+        assert user.run("explain", "pod/nginx", "--keep").returncode == 1
+        assert counted(user, before) == (made, 2)
+    [kept] = user.debug_pods()
+    user.lab.server.delete("Pod", kept, "kube-system", grace_seconds=0)

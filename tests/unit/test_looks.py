@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -171,15 +172,20 @@ class Cluster:
     def __init__(self, *states: Objects) -> None:
         self.states = list(states)
         self.looked: list[bool] = []
+        self.open = False
 
-    def holding(self) -> Any:
-        raise AssertionError
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        self.open = True
+        yield
+        self.open = False
 
     def release(self, node: str) -> None:
         raise AssertionError
 
     def look(self, question: Question) -> Callable[[bool], Any]:
         def one(thorough: bool) -> Any:
+            assert self.open
             self.looked.append(thorough)
             snapshot = (self.states.pop(0) if len(self.states) > 1 else self.states[0]).snapshot()
             plan = make_plan(question, "default", World(snapshot))
@@ -233,6 +239,7 @@ def explained(
     monkeypatch.setattr(looking.time, "sleep", pauses.append)
     cluster = Cluster(*states)
     found, seen = looking.until_settled(cluster, cluster.look(question), Progress(False))  # type: ignore[arg-type]
+    assert not cluster.open
     return looks.settled(found.answer, seen), cluster, pauses
 
 
@@ -314,9 +321,9 @@ def test_a_look_that_could_read_less_does_not_count(
     assert "a further look does not count: " in capsys.readouterr().err
 
 
-def test_a_bundle_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = bundle.BundleSource(str(BUNDLE))
-    cluster = Cluster(late(), now())
+def test_a_bundle_is_looked_at_once() -> None:
+    source, cluster = bundle.BundleSource(str(BUNDLE)), Cluster(late(), now())
+    cluster.open = True
     found, seen = looking.until_settled(source, cluster.look(POD), Progress(False))
     assert cluster.looked == [False] and len(seen) == 1
     assert looks.settled(found.answer, seen) is found.answer
