@@ -16,6 +16,7 @@ from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.again import as_seen, confirmed, doubtful, fresh, together
 from kubectl_netpol.diagnose.check import RANK, Check, PodRow, Report, asked_pods
 from kubectl_netpol.diagnose.findings import KINDS
+from kubectl_netpol.diagnose.looks import unsteady
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.model.finding import Severity, Where
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -228,8 +229,12 @@ def _write_rows(rows: report_form.Rows, made: Iterable[PodRow], asked: Asked, pr
 
 
 def _may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[PodRow]) -> bool:
-    """Whether what a node holds differs from the API's answer, or was not to be told: somebody may be at work."""
-    return reading.document is not None and (doubtful(found.of_node(node)) or any(row.reason for row in made))
+    """Whether what a node holds differs from the API's answer, or was not to be told: somebody may be at work. What
+    the reader was refused it would be refused again."""
+    if reading.document is None:
+        return False
+    missing = any(row.reason for row in made) and not reading.document["errors"]
+    return missing or bool(unsteady(reading)) or doubtful(found.of_node(node))
 
 
 def _again(

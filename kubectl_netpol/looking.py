@@ -49,10 +49,10 @@ class Look(Generic[T]):
     snapshot: Snapshot
 
     @property
-    def unread(self) -> frozenset[str]:
-        nodes = (f"node {name}: {reading.reason}" for name, reading in self.snapshot.nodes.items() if reading.reason)
-        kinds = (f"{kind}: {one.reason}" for kind, one in self.snapshot.collections.items() if one.reason)
-        return frozenset((*nodes, *kinds))
+    def unread(self) -> dict[str, str]:
+        """Nodes and kinds that could not be (wholly) read, and why."""
+        nodes = {f"node {name}": reading.reason for name, reading in self.snapshot.nodes.items() if reading.reason}
+        return nodes | {kind: one.reason for kind, one in self.snapshot.collections.items() if one.reason}
 
 
 def until_settled(
@@ -83,9 +83,9 @@ def _until_settled(
         except NetpolError as error:
             progress.note(f"warning: no further look: {error.message}")
             break
-        lost = later.unread - found.unread
+        lost = sorted(later.unread.keys() - found.unread.keys())
         if lost:
-            progress.note(f"warning: a further look does not count: {min(lost)}")
+            progress.note(f"warning: a further look does not count: {lost[0]}: {later.unread[lost[0]]}")
             break
         found = later
         looks.append((found.signs, since))

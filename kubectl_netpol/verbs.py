@@ -36,7 +36,7 @@ from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import emit
-from kubectl_netpol.source import Source
+from kubectl_netpol.source import Live, Source
 
 Json = dict[str, Any]
 
@@ -70,16 +70,19 @@ def explain(
             progress.note(f"note: {other} is not a policy: left alone")
         changes = Changes(applied, tuple(without), tuple(files))
         namespaces = changes.namespaces(origin.namespace)
+        # Of a live cluster it is what is there now that has to have settled, before it is changed in thought.
+        once = not isinstance(origin, Live)
 
         def look(thorough: bool) -> looking.Look[tuple[planning.Plan, explainer.Explanation]]:
             plan, snapshot = _read(origin, question, progress, namespaces, thorough=thorough)
-            found = explainer.explain(plan, snapshot)
+            later = imagine(snapshot, changes, origin.namespace) if changes and once else None
+            found = explainer.explain(plan, snapshot, later)
             return looking.Look((plan, found), looks.of_explanation(found, snapshot), snapshot)
 
         settled, seen = looking.until_settled(origin, look, progress)
         snapshot, (plan, found) = settled.snapshot, settled.answer
         found = looks.settled(found, seen)
-        if changes:
+        if changes and not once:
             after = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace))
             found = replace(after, in_progress=found.in_progress)
         told = findings_with_flags(found.findings, common)

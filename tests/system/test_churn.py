@@ -30,7 +30,7 @@ from tests.lab.cluster import LabCluster
 from tests.lab.require import require_lab, require_tools
 
 Json = dict[str, Any]
-WINDOW, CHECKS, EXPLAINS = 6, 8, 6
+WINDOW, CHECKS, EXPLAINS = 6, 6, 4
 
 
 class Churn:

@@ -145,7 +145,7 @@ def test_what_comes_late_is_in_progress(user: User, who: str, question: str) -> 
         assert answer["layersAgree"] is True
 
 
-@pytest.mark.parametrize("question", ["check -A", "explain POD", "explain FLOW"])
+@pytest.mark.parametrize("question", ["check -A", "explain FLOW"])
 def test_what_never_comes_is_a_fault(user: User, question: str) -> None:
     late_agent(user)
     before = len(user.lab.server.requests)
