@@ -143,8 +143,10 @@ class NodeView:
     def _pins_of(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
         """("maps" | "programs", object id) -> all paths that hold it."""
         found: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for path, number in self.pins.items():
-            found[path.partition("/")[0], number].append(path)
+        for pin in self._section("pins"):
+            # Also of those that lead elsewhere since: when the maps were read they held them.
+            if pin["id"] is not None:
+                found[pin["path"].partition("/")[0], pin["id"]].append(pin["path"])
         return {key: tuple(sorted(paths)) for key, paths in found.items()}
 
     @cached_property
@@ -302,6 +304,8 @@ class NodeView:
             for place in ("programs", "maps")
             for identifier in identity.identifiers(namespace, name)
         )
+        # All pods use the node's own maps.
+        paths += tuple(path for path in _GLOBAL_PINS.values() if path in self.open_pins)
         for pin in self._pin_rows:
             if pin["id"] is None and pin["path"].startswith(paths):
                 return f"pin {pin['path']}: {pin['reason'] or 'its object is not known'}"

@@ -1894,19 +1894,21 @@ class Picture:
 
     def _changed_network(self, found: Changes) -> None:
         """Links, routes to the pods, qdiscs and filters: all of them anew, and those that count compared."""
-        wanted, now = self.wanted, {"bpffs": self.document["bpffs"]}
-        report = Report()
-        now["links"] = report.attempt("links", read_links)
-        now["routes"] = report.attempt("routes", read_routes, set(wanted.pod_ips))
-        now["qdiscs"] = report.attempt("qdiscs", read_qdiscs)
-        if self.document["links"] is None or now["links"] is None:
+        wanted, document = self.wanted, self.document
+        if document["links"] is None:
             return
+        now: Json = {
+            "links": read_links(),
+            # What could not be read before is not held against what there is now.
+            "routes": read_routes(set(wanted.pod_ips)) if document["routes"] is not None else None,
+            "qdiscs": read_qdiscs() if document["qdiscs"] is not None else None,
+        }
         links = self.links | requested_links(now, wanted.pods, wanted.pod_ips)
-        names = {link["ifindex"]: link["name"] for link in (*now["links"], *self.document["links"])}
+        names = {link["ifindex"]: link["name"] for link in (*now["links"], *document["links"])}
         if wanted.everything:
             links = set(names)
-        now["filters"] = _all_filters(now["qdiscs"], names, links, report)
-        before, after = (_network_facts(part, links, wanted.pod_ips) for part in (self.document, now))
+        now["filters"] = _all_filters(now["qdiscs"], names, links, Report())
+        before, after = (_network_facts(part, links, wanted.pod_ips) for part in (document, now))
         for key in sorted(before.keys() | after.keys()):
             old, new = before.get(key), after.get(key)
             if old != new:

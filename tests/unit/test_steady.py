@@ -281,6 +281,12 @@ def test_a_pin_that_came_meanwhile_is_no_proof_of_anything() -> None:
     assert found.findings == () and found.unread == ()
 
 
+def test_a_global_pin_that_changes_is_no_fault_of_a_pod() -> None:
+    found = report(unsteady(pins=["maps/global_aws_conntrack_map"]))
+    assert found.findings == ()
+    assert len(found.unread) == len(found.rows) and all("in progress" in text for text in found.unread)
+
+
 def test_a_fault_beside_what_changes_is_still_one() -> None:
     objects = unsteady(links=["eni00000000000"])
     [document] = objects.nodes.values()
