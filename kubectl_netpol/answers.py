@@ -14,7 +14,6 @@ from typing import Any
 
 from kubectl_netpol import checking, dropping, verbs
 from kubectl_netpol.diagnose import doctor as doctors
-from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.check import Check
 from kubectl_netpol.diagnose.checks.base import key_of
@@ -163,13 +162,12 @@ def _why(error: Exception) -> str:
 
 
 def _explain(source: SnapshotSource, pod: str, progress: Progress) -> Json:
-    plan, snapshot = verbs.read_question(source, planning.Question(pod), progress)
-    return explain_report.as_data(explainer.explain(plan, snapshot))
+    return explain_report.as_data(verbs.explained(source, planning.Question(pod), progress))
 
 
 def _maps(source: SnapshotSource, pod: str, progress: Progress) -> Json:
-    found, kernel, world, odd = verbs.read_maps(source, pod, tuple(Direction), progress)
-    return maps_report.as_data(found, kernel, tuple(Direction), world, odd)
+    found, kernel, world, odd, moved = verbs.read_maps(source, pod, tuple(Direction), progress)
+    return maps_report.as_data(found, kernel, tuple(Direction), world, odd, moved)
 
 
 def _conntrack(source: SnapshotSource, pod: str, progress: Progress) -> Json:

@@ -11,11 +11,13 @@ from typing import Any
 
 import typer
 
+from kubectl_netpol import looking
 from kubectl_netpol.diagnose import plan as planning
-from kubectl_netpol.diagnose.again import confirmed, doubtful
+from kubectl_netpol.diagnose.again import as_seen, confirmed, doubtful, fresh, together
 from kubectl_netpol.diagnose.check import RANK, Check, PodRow, Report, asked_pods
 from kubectl_netpol.diagnose.findings import KINDS
-from kubectl_netpol.errors import ExitCode, NodeError, UsageError
+from kubectl_netpol.diagnose.looks import unsteady
+from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.model.finding import Severity, Where
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.options import Common, Way, duration
@@ -35,7 +37,7 @@ from kubectl_netpol.policy.world import (
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import check as report_form
 from kubectl_netpol.report.output import Format, emit, write_text
-from kubectl_netpol.source import Source
+from kubectl_netpol.source import Live, Source
 from kubectl_netpol.verbs import findings_with_flags, session, snapshot_of
 
 Json = dict[str, Any]
@@ -44,7 +46,7 @@ POLL_SECONDS = 2.0
 TIME_LEFT = 60
 """Seconds before its deadline at which the debug pod of `--wait` is given back, and another one started."""
 MOST_HELD = 50
-"""Nodes whose documents are kept until the API was asked again; the rest of them is told as it was found."""
+"""Nodes that are looked at a second time; the rest of them is told as it was found."""
 API_ONLY = "--api-only: nodes were not read"
 IN_FORCE = (Where.ENDPOINTS, Where.PINNED, Where.ATTACHED)
 """Layers of which `--wait` waits until no error is left."""
@@ -189,17 +191,23 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     if live and pods and not common.no_headers:
         write_text(sys.stdout, rows.header() + "\n")
     held: dict[str, NodeReading] = {}
-    with contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings:
+    # Debug pods are gone before the answer is written: whoever reads it may take his time.
+    with (
+        looking.held(origin),
+        contextlib.closing(_readings(origin, found, asked, progress, unfiltered)) as readings,
+    ):
         for number, (node, reading) in enumerate(readings):
             made = found.node(node, reading)
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
-            if len(held) < MOST_HELD and not common.bundle and _may_be_late(found, node, reading, made):
+            if len(held) < MOST_HELD and isinstance(origin, Live) and _may_be_late(found, node, reading, made):
                 held[node] = reading
-            elif live:
+                continue
+            looking.release(origin, node)
+            if live:
                 _write_rows(rows, made, asked, progress)
-    report = found.report()
-    if held or (doubtful(report.findings) and not common.bundle):
-        report = _again(origin, asked, report, held, progress, whole=whole)
+        report = found.report()
+        if held or (doubtful(report.findings) and isinstance(origin, Live)):
+            report = _again(origin, asked, report, held, progress, whole=whole)
     report = _without(report, asked.ignore, common)
     if live:
         _write_rows(rows, [row for row in report.rows if row.node in held], asked, progress)
@@ -221,28 +229,51 @@ def _write_rows(rows: report_form.Rows, made: Iterable[PodRow], asked: Asked, pr
 
 
 def _may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[PodRow]) -> bool:
-    """Whether what a node holds differs from the API's answer, which is older: pods come and go."""
-    return reading.document is not None and (doubtful(found.of_node(node)) or any(row.reason for row in made))
+    """Whether what a node holds differs from the API's answer, or was not to be told: somebody may be at work. What
+    the reader was refused it would be refused again."""
+    if reading.document is None:
+        return False
+    missing = any(row.reason for row in made) and not reading.document["errors"]
+    return missing or bool(unsteady(reading)) or doubtful(found.of_node(node))
 
 
 def _again(
-    origin: Source, asked: Asked, first: Report, held: Mapping[str, NodeReading], progress: Progress, *, whole: bool
+    origin: Source, asked: Asked, first: Report, held: dict[str, NodeReading], progress: Progress, *, whole: bool
 ) -> Report:
-    """The API once more, and what the nodes said against that; no node is read again."""
-    progress.step("asking the API once more")
-    if not held:
-        # A controller that is a moment behind.
-        time.sleep(POLL_SECONDS)
+    """The API and the nodes once more, and a third time where the second look saw what the first one did not."""
+    begun, report, before = time.monotonic_ns(), first, 0
+    for last in (False, True):
+        progress.step("looking again: what differs may be under way")
+        time.sleep(looking.PAUSE_SECONDS)
+        since = time.monotonic_ns() - begun
+        try:
+            later = _second_look(origin, asked, held, progress, whole=whole)
+        except NetpolError as error:
+            # The pod that was asked about is gone, or the API does not answer any more.
+            progress.note(f"warning: no further look: {error.message}")
+            return replace(report, in_progress=together(report.in_progress, report.findings))
+        if last or not fresh(report, later, held):
+            return confirmed(report, later, held, since - before)
+        report, before = as_seen(report, later, held, since - before), since
+    return report
+
+
+def _second_look(
+    origin: Source, asked: Asked, held: dict[str, NodeReading], progress: Progress, *, whole: bool
+) -> Report:
+    """All that is asked about on the held nodes, read anew. A node that cannot be read again stays as it was."""
     world = World(read_api(origin, asked, progress))
-    try:
-        pods = asked_for(origin, asked, world, progress)
-    except UsageError:
-        # The pod that was asked about is gone.
-        return first
-    second = Check(world, pods, whole=whole, api_only=asked.api_only)
+    pods = asked_for(origin, asked, world, progress)
+    found = Check(world, pods, whole=whole, api_only=asked.api_only)
+    requests = {node: {**one, "thorough": True} for node, one in requests_of(found).items() if node in held}
+    for node, reading in origin.each_node(requests, asked.parallel) if requests else ():
+        if reading.document is not None:
+            held[node] = reading
+        else:
+            progress.note(f"warning: node {node} was not looked at again: {reading.reason}")
     for node, reading in held.items():
-        second.node(node, reading)
-    return confirmed(first, second.report(), held)
+        found.node(node, reading)
+    return found.report()
 
 
 def _readings(

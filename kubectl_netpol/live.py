@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol.errors import NodeError
+from kubectl_netpol.holding import NodeReaders, ReadNode
 from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import NodeReading
 from kubectl_netpol.options import Common, DebugProfile, Way
@@ -31,26 +33,42 @@ def open_cluster(common: Common, progress: Progress) -> Source:
 
     progress.step("connecting")
     api = Api(connect(common.connection))
-    return LiveSource(api, _reader(api, common, progress), interruptible, debug_namespace=common.debug_namespace)
+    read = _reader(api, common, progress)
+    return LiveSource(api, read, interruptible, debug_namespace=common.debug_namespace, readers=read)
 
 
-def _reader(api: Api, common: Common, progress: Progress) -> Callable[[str, Json, FollowUp | None], NodeReading]:
+SPARED = 60
+"""Seconds before its deadline at which a held debug pod is not relied on any more, and another one started."""
+
+
+def _reader(api: Api, common: Common, progress: Progress) -> NodeReaders:
+    """Reads a node in the way that the user chose."""
     from kubectl_netpol.node.agent_pod import find_agent_pod
     from kubectl_netpol.node.debug_pod import open_debug_pod
 
     options = pod_options(common)
 
-    def read(node: str, request: Json, follow: FollowUp | None) -> NodeReading:
+    @contextmanager
+    def opened(node: str) -> Iterator[ReadNode]:
         if common.via is Way.AGENT:
             agent_pod = find_agent_pod(api, node)
-            progress.step(f"reading the agent's view of node {node}")
-            return NodeReading(_document(agent_pod, request, common, progress))
-        with open_debug_pod(api, node, options, progress.step, warn=progress.note) as pod:
-            progress.step(f"reading the kernel of node {node}")
-            document = _document(pod, request, common, progress)
-            return _asked(pod, node, document, follow, progress)
 
-    return read
+            def through_agent(request: Json, _: FollowUp | None) -> NodeReading:
+                progress.step(f"reading the agent's view of node {node}")
+                return NodeReading(_document(agent_pod, request, common, progress))
+
+            yield through_agent
+            return
+        with open_debug_pod(api, node, options, progress.step, warn=progress.note) as pod:
+
+            def through_debug_pod(request: Json, follow: FollowUp | None) -> NodeReading:
+                progress.step(f"reading the kernel of node {node}")
+                document = _document(pod, request, common, progress)
+                return _asked(pod, node, document, follow, progress)
+
+            yield through_debug_pod
+
+    return NodeReaders(opened, max(common.deadline - SPARED, common.deadline / 2))
 
 
 @contextmanager
@@ -92,13 +110,18 @@ def _document(pod: ExecPod, request: Json, common: Common, progress: Progress) -
 
         document = read_node(pod, request)
         return _limited(pod, document, progress) if common.debug_profile is DebugProfile.MINIMAL else document
+    from kubectl_netpol.node.document import untold
+
+    begun = time.monotonic_ns()
     if common.via is Way.TOOLS:
         from kubectl_netpol.node.toolbox import ToolOptions, read_node_with_tools
 
-        return read_node_with_tools(pod, request, ToolOptions(install_on_host=common.install_on_host), show)
-    from kubectl_netpol.node.toolbox_agent import read_node_through_agent
+        found = read_node_with_tools(pod, request, ToolOptions(install_on_host=common.install_on_host), show)
+    else:
+        from kubectl_netpol.node.toolbox_agent import read_node_through_agent
 
-    return read_node_through_agent(pod, request, show)
+        found = read_node_through_agent(pod, request, show)
+    return {**found, "consistency": untold(time.monotonic_ns() - begun)}
 
 
 def _limited(pod: ExecPod, document: Json, progress: Progress) -> Json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
 from kubectl_netpol.model.asked import FollowUp
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -43,6 +44,19 @@ class Source(Protocol):
 
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
         """The same, one after the other as they come, at most ``parallel`` at once: for more than fit into memory."""
+        ...
+
+
+@runtime_checkable
+class Live(Protocol):
+    """A Source that can be looked at a second time, which a bundle cannot."""
+
+    def holding(self) -> AbstractContextManager[None]:
+        """While it lasts, a node is read again through the same debug pod."""
+        ...
+
+    def release(self, node: str) -> None:
+        """No second look at this node."""
         ...
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from kubectl_netpol import __version__, bundle
-from kubectl_netpol.diagnose import asking
+from kubectl_netpol import __version__, bundle, looking
+from kubectl_netpol.diagnose import asking, looks
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.flows import FlowReport, flows_of
@@ -20,7 +20,7 @@ from kubectl_netpol.diagnose.layers import node_differences, node_views, pod_ker
 from kubectl_netpol.errors import ExitCode, NetpolError, NodeError, UsageError
 from kubectl_netpol.manifests import read_policies
 from kubectl_netpol.model.asked import Asked, FollowUp
-from kubectl_netpol.model.finding import Finding
+from kubectl_netpol.model.finding import Finding, InProgress
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import Difference, PodKernel
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
@@ -34,7 +34,7 @@ from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import emit
-from kubectl_netpol.source import Source
+from kubectl_netpol.source import Live, Source
 
 Json = dict[str, Any]
 
@@ -65,8 +65,7 @@ def explain(
         for other in others:
             progress.note(f"note: {other} is not a policy: left alone")
         changes = Changes(applied, tuple(without), tuple(files))
-        plan, snapshot = read_question(origin, question, progress, changes.namespaces(origin.namespace))
-        found = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace) if changes else None)
+        found, plan, snapshot = _explained(origin, question, changes, progress)
         told = findings_with_flags(found.findings, common)
         found = replace(found, next_step=with_flags(found.next_step, common), findings=told)
         progress.done()
@@ -79,6 +78,33 @@ def explain(
             lambda wide: explain_report.as_text(found, wide, not common.no_headers),
         )
     raise typer.Exit(int(EXIT_CODES[found.decision]))
+
+
+def explained(origin: Source, question: planning.Question, progress: Progress) -> explainer.Explanation:
+    """The answer about what is there, settled where it can be looked at again."""
+    return _explained(origin, question, Changes((), (), ()), progress)[0]
+
+
+def _explained(
+    origin: Source, question: planning.Question, changes: Changes, progress: Progress
+) -> tuple[explainer.Explanation, planning.Plan, Snapshot]:
+    namespaces = changes.namespaces(origin.namespace)
+    # Of a live cluster it is what is there now that has to have settled, before it is changed in thought.
+    once = not isinstance(origin, Live)
+
+    def look(thorough: bool) -> looking.Look[tuple[planning.Plan, explainer.Explanation]]:
+        plan, snapshot = read_question(origin, question, progress, namespaces, thorough=thorough)
+        later = imagine(snapshot, changes, origin.namespace) if changes and once else None
+        found = explainer.explain(plan, snapshot, later)
+        return looking.Look((plan, found), looks.of_explanation(found, snapshot), snapshot)
+
+    settled, seen = looking.until_settled(origin, look, progress)
+    snapshot, (plan, found) = settled.snapshot, settled.answer
+    found = looks.settled(found, seen)
+    if changes and not once:
+        after = explainer.explain(plan, snapshot, imagine(snapshot, changes, origin.namespace))
+        found = replace(after, in_progress=found.in_progress)
+    return found, plan, snapshot
 
 
 def findings_with_flags(found: Iterable[Finding], common: Common) -> tuple[Finding, ...]:
@@ -105,13 +131,13 @@ def _warnings(plan: planning.Plan, snapshot: Snapshot, found: explainer.Explanat
 def maps(common: Common, pod: str, directions: tuple[Direction, ...]) -> None:
     """`maps`. Raises ``NodeError`` where the node could not be read: there is nothing else to show."""
     with session(common) as (origin, progress):
-        found, kernel, world, odd = read_maps(origin, pod, directions, progress)
+        found, kernel, world, odd, moved = read_maps(origin, pod, directions, progress)
         progress.done()
         emit(
             sys.stdout,
             common.output,
-            lambda: maps_report.as_data(found, kernel, directions, world, odd),
-            lambda wide: maps_report.as_text(found, kernel, directions, world, wide, not common.no_headers, odd),
+            lambda: maps_report.as_data(found, kernel, directions, world, odd, moved),
+            lambda wide: maps_report.as_text(found, kernel, directions, world, wide, not common.no_headers, odd, moved),
         )
     if kernel.ifindex is None or any(kernel.directions[direction].reason for direction in directions):
         raise typer.Exit(int(ExitCode.UNDECIDED))
@@ -134,11 +160,18 @@ def conntrack(common: Common, pod: str, directions: tuple[Direction, ...]) -> No
 
 def read_maps(
     origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
-) -> tuple[Json, PodKernel, World, tuple[Difference, ...]]:
-    """(the pod, its part of the node, names, what is odd on the whole node)."""
-    plan, snapshot, kernel = _read_pod(origin, pod, directions, progress)
-    world = World(snapshot)
-    return plan.pod, kernel, world, node_differences(node_of(plan.pod), world, node_views(snapshot)[node_of(plan.pod)])
+) -> tuple[Json, PodKernel, World, tuple[Difference, ...], tuple[InProgress, ...]]:
+    """(the pod, its part of the node, names, what is odd on the whole node, what was under way)."""
+
+    def look(thorough: bool) -> looking.Look[tuple[planning.Plan, PodKernel, tuple[Difference, ...]]]:
+        plan, snapshot, kernel = _read_pod(origin, pod, directions, progress, thorough=thorough)
+        node = node_of(plan.pod)
+        odd = node_differences(node, World(snapshot), node_views(snapshot)[node])
+        return looking.Look((plan, kernel, odd), looks.of_kernel(kernel, odd, snapshot), snapshot)
+
+    settled, seen = looking.until_settled(origin, look, progress)
+    plan, kernel, odd = settled.answer
+    return plan.pod, kernel, World(settled.snapshot), odd, looks.moved(seen)
 
 
 def read_flows(
@@ -150,14 +183,14 @@ def read_flows(
 
 
 def _read_pod(
-    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress
+    origin: Source, pod: str, directions: tuple[Direction, ...], progress: Progress, *, thorough: bool = False
 ) -> tuple[planning.Plan, Snapshot, PodKernel]:
     """The pod's part of its node's kernel, for verbs that have nothing to show without it."""
     question = planning.Question(pod, directions)
     progress.step("reading pods and services")
     collections = origin.collections(planning.NAMES, planning.namespaces_of(question, origin.namespace))
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
-    snapshot = _with_nodes(origin, plan, collections, progress)
+    snapshot = _with_nodes(origin, plan, collections, progress, {"thorough": thorough})
     if on_host_network(plan.pod):
         raise NodeError(
             f"pod {ref(plan.pod)} is on the host network: it has no veth, no programs and no maps",
@@ -171,7 +204,12 @@ def _read_pod(
 
 
 def read_question(
-    origin: Source, question: planning.Question, progress: Progress, more: Iterable[str] = ()
+    origin: Source,
+    question: planning.Question,
+    progress: Progress,
+    more: Iterable[str] = (),
+    *,
+    thorough: bool = False,
 ) -> tuple[planning.Plan, Snapshot]:
     """All that a question about policies needs. ``more``: further namespaces whose policies it is about."""
     namespaces = tuple(dict.fromkeys((*planning.namespaces_of(question, origin.namespace), *more)))
@@ -180,7 +218,7 @@ def read_question(
     plan = planning.make_plan(question, origin.namespace, World(Snapshot(collections)))
     judged = tuple(dict.fromkeys((*planning.judged_namespaces(plan), *more)))
     collections.update(origin.of_namespaces(planning.OWN_KINDS, judged))
-    return plan, _with_nodes(origin, plan, collections, progress, {"agent": True})
+    return plan, _with_nodes(origin, plan, collections, progress, {"agent": True, "thorough": thorough})
 
 
 def _with_nodes(
@@ -192,7 +230,7 @@ def _with_nodes(
 ) -> Snapshot:
     """``more``: what else the reader is asked for, beside what the plan needs."""
     for note in plan.notes:
-        progress.note(note)
+        progress.note_once(note)
     requests = {node: {**planning.reader_request(pods), **(more or {})} for node, pods in plan.reads.items()}
     if requests:
         progress.step(f"reading node {', '.join(requests)}")
@@ -214,7 +252,7 @@ def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> 
     if node is not None and node_kinds.refused(errors):
         kind = node_kinds.kind_of(node)
         if kind.note:
-            progress.note(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
+            progress.note_once(f"warning: node {name} ({kind.name}) refused part of the reading: {kind.note}")
 
 
 def snapshot_of(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from kubectl_netpol import __version__
 from kubectl_netpol.cluster import settings
@@ -48,6 +49,16 @@ PATHS = {
     "clusterpolicyendpoints": Kind(AWS, "clusterpolicyendpoints", False),
     "clusternetworkpolicies": Kind(AWS, "clusternetworkpolicies", False),
 }
+
+
+class Readers(Protocol):
+    """Readers of nodes that can stay open (``holding.NodeReaders``)."""
+
+    def holding(self, guard: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[None]: ...
+
+    def release(self, node: str) -> None: ...
+
+
 NodeReader = Callable[[str, Json, FollowUp | None], NodeReading]
 """(node name, request, what to ask once its document is there) -> reading; raises NetpolError."""
 
@@ -58,18 +69,24 @@ class LiveSource:
 
     api: Api
     read_node: NodeReader
-    guard: Callable[[], AbstractContextManager[None]] = nullcontext
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Entered in the main thread while others read nodes: a signal must reach their debug pods too."""
     taken_at: str = field(default_factory=lambda: _now())
     tool_version: str = __version__
     debug_namespace: str = "kube-system"
     """Where debug pods are made: the user's rights there are asked for."""
+    readers: Readers | None = None
+    """What ``read_node`` reads with, where it can stay open."""
+    held: bool = field(default=False, init=False)
+    listed: float = field(default=0.0, init=False)
+    """When the API was asked last: seconds of the monotonic clock."""
 
     @property
     def namespace(self) -> str:
         return self.api.namespace
 
     def collections(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
+        self.listed = time.monotonic()
         # The first request alone: a wrong address or expired credentials is one error, not nine.
         first, *rest = kinds
         found = {first: self._collection(first, namespaces)}
@@ -84,6 +101,23 @@ class LiveSource:
         with ThreadPoolExecutor(max_workers=4) as pool:
             return dict(zip(kinds, pool.map(one, kinds), strict=True))
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """While it lasts, debug pods stay open for a second reading of their nodes; see ``source.Live``."""
+        if self.readers is None:
+            yield
+            return
+        with self.readers.holding(self.guard):
+            self.held = True
+            try:
+                yield
+            finally:
+                self.held = False
+
+    def release(self, node: str) -> None:
+        if self.readers is not None:
+            self.readers.release(node)
+
     def nodes(self, requests: Mapping[str, Json], follow: FollowUp | None = None) -> Mapping[str, NodeReading]:
         if len(requests) == 1:
             # In the main thread, so that signals end the debug pod's life at once.
@@ -93,12 +127,13 @@ class LiveSource:
             return dict(zip(requests, readings, strict=True))
 
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
-        if len(requests) <= 1 or parallel <= 1:
-            # In the main thread: see ``nodes``.
+        if len(requests) <= 1 or (parallel <= 1 and not self.held):
+            # In the main thread: see ``nodes``. Of several that stay open each has signal handlers there, which cannot
+            # be given back in another order: these are read in a thread.
             for node, request in requests.items():
                 yield node, self._node(node, request, None)
             return
-        with self.guard(), ThreadPoolExecutor(max_workers=parallel) as pool:
+        with self.guard(), ThreadPoolExecutor(max_workers=max(1, parallel)) as pool:
             waiting = iter(requests.items())
             futures: dict[Future[NodeReading], str] = {}
             try:
@@ -116,7 +151,7 @@ class LiveSource:
 
     def _node(self, node: str, request: Json, follow: FollowUp | None) -> NodeReading:
         try:
-            return self.read_node(node, request, follow)
+            return _dated(self.read_node(node, request, follow), self.listed)
         except NetpolError as error:
             return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
 
@@ -150,6 +185,17 @@ class LiveSource:
                 return Collection(reason=error.message)
         reason = f"only namespaces {', '.join(namespaces)}: {refusal}" if refusal else ""
         return Collection(tuple(items), reason=reason)
+
+
+def _dated(reading: NodeReading, listed: float) -> NodeReading:
+    """The reading with how much older the API's answer is than it: by one clock, which no bundle could tell later."""
+    section = (reading.document or {}).get("consistency")
+    if reading.document is None or not section:
+        return reading
+    since = round((time.monotonic() - listed) * 1e9) - int(section["took_ns"])
+    api_age_ns = max(0, since) if listed else None
+    document = {**reading.document, "consistency": {**section, "api_age_ns": api_age_ns}}
+    return replace(reading, document=document)
 
 
 def _kept(kind: str, listing: Listing) -> Collection:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,9 +20,9 @@ from kubectl_netpol.diagnose.direction import why_unknown
 from kubectl_netpol.kernel import layouts
 from kubectl_netpol.kernel.layouts import STATE_NAMES
 from kubectl_netpol.kernel.view import NodeView
-from kubectl_netpol.model.finding import Finding, Kind, Severity, Where
+from kubectl_netpol.model.finding import Finding, InProgress, Kind, Severity, Where
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.model.kernel import DirectionView, PodKernel
+from kubectl_netpol.model.kernel import DirectionView, Moment, PodKernel
 from kubectl_netpol.model.snapshot import NodeReading
 from kubectl_netpol.policy import endpoints
 from kubectl_netpol.policy.world import World, finished, name_of, namespace_of, node_of, on_host_network, pod_ips
@@ -76,6 +76,10 @@ class Report:
     """Of `--wait`: whether the policies are in force on the pod."""
     waited: str = ""
     """Of `--wait`: how long it took, or what is not as it should be."""
+    in_progress: tuple[InProgress, ...] = ()
+    """What not every look saw: no fault."""
+    moments: Mapping[str, Moment] = field(default_factory=dict)
+    """When each node was read."""
 
     def worst(self, ignored: frozenset[str] = frozenset()) -> Severity | None:
         left = [one.severity for one in self.findings if one.code not in ignored]
@@ -95,6 +99,8 @@ class Check:
         self._everywhere: list[Finding] = []
         self._rows: list[PodRow] = []
         self._unread: list[str] = []
+        self._moments: dict[str, Moment] = {}
+        self._in_progress: list[InProgress] = []
         self._add(self._by_api())
 
     @cached_property
@@ -130,6 +136,8 @@ class Check:
             reason = "" if self.api_only else reading.reason
             return self._with_rows(self._row(PodCase(pod, self.scope, None), reason) for pod in pods)
         view = NodeView(reading.document)
+        self._moments[name] = view.moment
+        self._in_progress += carried(reading.document)
         case = NodeCase(name, view, self.scope)
         for made in (pinned.of_node(case), attached.of_node(case), conntrack.of_node(case), config.of_node(case)):
             self._add(made)
@@ -223,12 +231,25 @@ class Check:
         rows = (replace(row, codes=tuple(c for c in row.codes if c in left[row.key])) for row in self._rows)
         unread = tuple(dict.fromkeys((*self._api_unread(), *self._unread)))
         order = sorted(rows, key=lambda row: (row.namespace, row.name))
-        return Report(tuple(order), tuple(sorted(found, key=_order)), unread, self.api_only)
+        return Report(
+            tuple(order),
+            tuple(sorted(found, key=_order)),
+            unread,
+            self.api_only,
+            in_progress=tuple(self._in_progress),
+            moments=dict(sorted(self._moments.items())),
+        )
 
     def _api_unread(self) -> Iterator[str]:
         for kind, collection in self.world.snapshot.collections.items():
             if collection.reason and not collection.absent:
                 yield f"{kind}: {collection.reason}"
+
+
+def carried(document: Json) -> Iterator[InProgress]:
+    """What was under way when a bundle was captured, as its document says."""
+    for text in (document.get("consistency") or {}).get("in_progress") or ():
+        yield InProgress(text)
 
 
 def _order(one: Finding) -> tuple[int, str, str, str]:

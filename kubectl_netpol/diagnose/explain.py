@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_netpol.diagnose import asking, bearing, deviations, direction
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Status
+from kubectl_netpol.diagnose.check import carried
 from kubectl_netpol.diagnose.direction import DirectionReport, why_unknown
 from kubectl_netpol.diagnose.dns import dns_answers
 from kubectl_netpol.diagnose.layers import (
@@ -21,7 +23,7 @@ from kubectl_netpol.diagnose.layers import (
 from kubectl_netpol.diagnose.next_step import broken_first, flow_next
 from kubectl_netpol.diagnose.plan import SETTINGS_KINDS, Plan
 from kubectl_netpol.diagnose.what_if import WhatIf, what_if
-from kubectl_netpol.model.finding import Finding
+from kubectl_netpol.model.finding import Finding, InProgress
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import PodKernel
 from kubectl_netpol.model.snapshot import Snapshot
@@ -66,6 +68,8 @@ class Explanation:
     """What `check` says that bears on the question; of a what-if none."""
     settings_unread: tuple[str, ...] = ()
     """Settings of the VPC CNI that could not be read, with the reason: findings about them are not among these."""
+    in_progress: tuple[InProgress, ...] = ()
+    """What not every look saw, or what was under way when a bundle was captured: no fault."""
 
     @property
     def now(self) -> Decision:
@@ -78,6 +82,7 @@ def explain(plan: Plan, snapshot: Snapshot, hypothesis: Hypothesis | None = None
     world = World(snapshot)
     unread = tuple(f"{n}: {reading.reason}" for n, reading in snapshot.nodes.items() if reading.reason)
     found = _flow(plan, snapshot, world, unread) if plan.legs else _pod(plan, snapshot, world, unread)
+    found = replace(found, in_progress=tuple(_carried(snapshot)))
     if hypothesis is not None:
         return _with_changes(found, plan, world, hypothesis)
     if plan.legs:
@@ -140,6 +145,12 @@ def _pod(plan: Plan, snapshot: Snapshot, world: World, unread: tuple[str, ...]) 
         dns=_dns(pod, world, plan.question.directions, kernel),
         api_only=api_only,
     )
+
+
+def _carried(snapshot: Snapshot) -> Iterator[InProgress]:
+    for reading in snapshot.nodes.values():
+        if reading.document is not None:
+            yield from carried(reading.document)
 
 
 _API_ONLY_TAIL = " (--api-only: what the kernel holds is unknown)"

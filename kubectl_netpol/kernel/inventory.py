@@ -22,6 +22,9 @@ def of_node(view: NodeView, pods: Iterable[tuple[str, str]], *, pods_known: bool
 
 def _pins(view: NodeView, pods: tuple[tuple[str, str], ...], pods_known: bool) -> Iterator[Difference]:
     pinned = {identity.pinned_identifier(path.rsplit("/", 1)[-1]) for path in view.pins} - {""}
+    # Those of a pod that is being set up or removed are no fault, and no proof that it has none.
+    moving = {identity.pinned_identifier(path.rsplit("/", 1)[-1]) for path in view.open_pins} - {""}
+    pinned -= moving
     forms = {"@" if "@" in identifier else "-" for identifier in pinned}
     if len(forms) > 1:
         old = [identifier for identifier in pinned if "@" not in identifier]
@@ -32,12 +35,15 @@ def _pins(view: NodeView, pods: tuple[tuple[str, str], ...], pods_known: bool) -
     expected = {i for namespace, name in pods for i in identity.identifiers(namespace, name)}
     left = pinned - expected
     if left:
-        yield Difference("PIN_WITHOUT_POD", f"pins whose pod identifier has no pod on this node: {_names(left)}")
+        yield Difference(
+            "PIN_WITHOUT_POD", f"pins whose pod identifier has no pod on this node: {_names(left)}", frozenset(left)
+        )
     # Up to agent 1.1.6 only a pod with a policy has programs; from 1.2.0 on every pod has.
     generations = view.generations()
     if not generations or not all(generation.state_keys for generation in generations):
         return
-    without = [f"{ns}/{name}" for ns, name in pods if not pinned.intersection(identity.identifiers(ns, name))]
+    known = pinned | moving
+    without = [f"{ns}/{name}" for ns, name in pods if not known.intersection(identity.identifiers(ns, name))]
     if without:
         text = f"pods of this node under whose identifier nothing is pinned: {_names(without)}"
         yield Difference("POD_WITHOUT_PIN", text)

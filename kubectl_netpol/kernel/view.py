@@ -23,6 +23,7 @@ from kubectl_netpol.model.kernel import (
     FilterView,
     InterfaceView,
     MapView,
+    Moment,
     PodKernel,
     ProgramView,
 )
@@ -60,11 +61,39 @@ class _Place:
     """EtherTypes of the tc filters that see the pod's packets."""
 
 
+CHANGED = "changed while the node was read: in progress"
+"""Of what the reader saw otherwise at each of its looks: neither right nor wrong."""
+
+
+def moment_of(document: Json) -> Moment:
+    """When and how a node was read. Of the first documents, and of other readers, as far as their clocks tell."""
+    begin, end = document["clock"]["begin"], document["clock"]["end"]
+    section = document.get("consistency")
+    if not section:
+        took = end.get("monotonic_ns", 0) - begin["monotonic_ns"]
+        return Moment(max(0, took), begin["realtime_ns"])
+    return Moment(
+        took_ns=section["took_ns"],
+        at_ns=begin["realtime_ns"],
+        api_age_ns=section.get("api_age_ns"),
+        steady=section["steady"],
+        attempts=section["attempts"],
+        changed=tuple(section["changed"]),
+    )
+
+
 class NodeView:
     """Indexes over one reader document. ``PodKernel`` views of any pod of the node are cut out of it."""
 
     def __init__(self, document: Json) -> None:
         self.document = document
+        self.moment = moment_of(document)
+        still_open = (document.get("consistency") or {}).get("open") or {}
+        self._open_links = frozenset(still_open.get("links") or ())
+        self._open_programs = frozenset(still_open.get("programs") or ())
+        self._open_maps = frozenset(still_open.get("maps") or ())
+        self.open_pins = frozenset(still_open.get("pins") or ())
+        """Paths that led to another object, or to none, from one look to the next."""
         self.links_by_name: dict[str, Json] = {link["name"]: link for link in self._section("links")}
         self.links_by_index: dict[int, Json] = {link["ifindex"]: link for link in self._section("links")}
         self.programs: dict[int, Json] = {program["id"]: program for program in self._section("programs")}
@@ -97,14 +126,27 @@ class NodeView:
     @cached_property
     def pins(self) -> Mapping[str, int]:
         """Path below globals/aws -> object id, of all pins whose object could be identified."""
-        return {pin["path"]: pin["id"] for pin in self._section("pins") if pin["id"] is not None}
+        return {pin["path"]: pin["id"] for pin in self._pin_rows if pin["id"] is not None}
+
+    @cached_property
+    def _pin_rows(self) -> list[Json]:
+        """Those that led to another object from one look to the next lead to none that is known."""
+        rows = self._section("pins")
+        if not self.open_pins or self.document["pins"] is None:
+            return rows
+        still = [row for row in rows if row["path"] not in self.open_pins]
+        return still + [
+            {"path": path, "kind": "unknown", "id": None, "reason": CHANGED} for path in sorted(self.open_pins)
+        ]
 
     @cached_property
     def _pins_of(self) -> Mapping[tuple[str, int], tuple[str, ...]]:
         """("maps" | "programs", object id) -> all paths that hold it."""
         found: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for path, number in self.pins.items():
-            found[path.partition("/")[0], number].append(path)
+        for pin in self._section("pins"):
+            # Also of those that lead elsewhere since: when the maps were read they held them.
+            if pin["id"] is not None:
+                found[pin["path"].partition("/")[0], pin["id"]].append(pin["path"])
         return {key: tuple(sorted(paths)) for key, paths in found.items()}
 
     @cached_property
@@ -153,6 +195,7 @@ class NodeView:
             notes=tuple(self.document["notes"]),
             pins_unread=pins_unread,
             monotonic_ns=self.document["clock"]["begin"]["monotonic_ns"],
+            moment=self.moment,
             via=str(self.document.get("via") or ""),
             differences=differences,
         )
@@ -197,7 +240,7 @@ class NodeView:
         existing = sorted((n for n in candidates if n in self.links_by_name), key=lambda name: name != routed)
         computed = next(iter(existing), None)
         if computed is None and routed is None:
-            unread = self.unread("links") or self.unread("routes")
+            unread = self.unread("links") or self.unread("routes") or self._open_link(candidates)
             where = f"no link {' or '.join(candidates)} on this node"
             why = unread or f"{where}, and no route to {', '.join(ips) or 'the pod'}"
             return _Veth(candidates[0], None, (why,), None if unread else False)
@@ -214,6 +257,15 @@ class NodeView:
             why = f"the route to {ips[0]} goes to {routed}, not to {computed}"
             return _Veth(computed, index, (why,), False, f"which veth is the pod's is not known: {why}")
         return _Veth(computed, index, (f"sha1({namespace}.{name}) and the route to {ips[0]} agree",), True)
+
+    def _open_link(self, names: Iterable[str]) -> str:
+        """The first of these links that was not the same at each look, and what changed; else empty."""
+        name = next((one for one in names if one in self._open_links), "")
+        return name and f"link {name} {CHANGED}{self._words(f' {name} ', f' {name}:')}"
+
+    def _words(self, *parts: str) -> str:
+        text = next((text for text in reversed(self.moment.changed) if any(part in text for part in parts)), "")
+        return f" ({text})" if text else ""
 
     def _routed_link(self, ips: tuple[str, ...]) -> str | None:
         for route in self._section("routes"):
@@ -233,7 +285,7 @@ class NodeView:
 
     @cached_property
     def _identifiers_with_pins(self) -> frozenset[str]:
-        return frozenset(identity.pinned_identifier(path.partition("/")[2]) for path in self.pins)
+        return frozenset(identity.pinned_identifier(path.partition("/")[2]) for path in (*self.pins, *self.open_pins))
 
     def _used_identifier(self, pinned: tuple[str, ...], namespace: str, name: str, ips: tuple[str, ...]) -> str:
         """Of two forms (a migration that stopped half-way) the one whose program runs; else the newest."""
@@ -252,7 +304,9 @@ class NodeView:
             for place in ("programs", "maps")
             for identifier in identity.identifiers(namespace, name)
         )
-        for pin in self._section("pins"):
+        # All pods use the node's own maps.
+        paths += tuple(path for path in _GLOBAL_PINS.values() if path in self.open_pins)
+        for pin in self._pin_rows:
             if pin["id"] is None and pin["path"].startswith(paths):
                 return f"pin {pin['path']}: {pin['reason'] or 'its object is not known'}"
         return ""
@@ -264,7 +318,9 @@ class NodeView:
         if ifindex is not None:
             filters = tuple(_filter_view(entry) for entry in self.filters.get((ifindex, direction.tc_hook), ()))
             name = str(self.links_by_index[ifindex]["name"])
-            reason = self.unread("filters", name, direction.tc_hook)
+            reason = self.unread("filters", name, direction.tc_hook) or self._open_link((name,))
+            if name in self._open_links:
+                filters = ()
             xdp, xdp_unread = self._xdp(ifindex) if direction is Direction.EGRESS else ((), "")
             tcx_unread = "; ".join(filter(None, (self.unread("tcx", name, direction.tc_hook), xdp_unread)))
         pinned_program = self._program(self.pins.get(f"programs/{identifier}_{direction.program_name}"))
@@ -272,7 +328,8 @@ class NodeView:
         program = self._program(attached.program_id) if attached else None
         if attached and program is None and not reason:
             one = f"program {attached.program_id}"
-            reason = self.unread("programs") or self.unread(one) or f"{one} is gone"
+            changed = f"{one} {CHANGED}" if attached.program_id in self._open_programs else ""
+            reason = self.unread("programs") or self.unread(one) or changed or f"{one} is gone"
         maps, others = self._program_maps(program)
         generation = generation_of(maps, others) if program else ""
         pinned_maps = self._pinned_maps(direction, identifier)
@@ -315,7 +372,7 @@ class NodeView:
 
     def _program(self, number: int | None) -> ProgramView | None:
         entry = self.programs.get(number) if number is not None else None
-        if entry is None:
+        if entry is None or number in self._open_programs:
             return None
         return ProgramView(
             id=entry["id"],
@@ -369,7 +426,7 @@ class NodeView:
     def _decode(self, number: int) -> MapView:
         entry = self.maps.get(number)
         if entry is None:
-            why = self.unread("maps") or "the map is gone"
+            why = self.unread("maps") or (CHANGED if number in self._open_maps else "the map is gone")
             return MapView(number, "unknown", "not read", 0, 0, 0, 0, reason=why, complete=False)
         shape = entry["type"], entry["key_size"], entry["value_size"]
         layout = layouts.layout_of(*shape)
@@ -386,6 +443,9 @@ class NodeView:
             "more_pins": pins[1:],
             "family": layout.family if layout else 0,
         }
+        if number in self._open_maps:
+            # Neither of what was seen: a part of it may be of the one, and a part of the other.
+            return MapView(**view, reason=f"its entries {CHANGED}", complete=False)
         failed = next((e for e in self.errors if e.startswith((f"map {number}:", f"map {number} "))), "")
         return MapView(**view, **_contents(entry, layout, failed))
 

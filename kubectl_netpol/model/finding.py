@@ -86,6 +86,8 @@ class Finding:
     """It concerns all pods of the cluster."""
     directions: tuple[Direction, ...] = ()
     """Of its pods; empty: both, or none in particular."""
+    parts: frozenset[str] = frozenset()
+    """What it consists of, such as prefixes: of two findings alike that share none the second is another one."""
 
     @property
     def code(self) -> str:
@@ -94,3 +96,30 @@ class Finding:
     @property
     def severity(self) -> Severity:
         return self.kind.severity
+
+
+@dataclass(frozen=True)
+class InProgress:
+    """A difference that was not there at every look: something was under way, and nothing is known to be wrong."""
+
+    what: str
+    """What one look saw, in one sentence with the real names in it."""
+    code: str = ""
+    """The finding that it would be if it stayed; empty for none."""
+    subject: str = ""
+    apart_ns: int = 0
+    """From the look that saw it to the one that did not, or the other way round."""
+    pods: frozenset[tuple[str, str]] = frozenset()
+    came: bool = False
+    """The later of the two looks saw it, and no third one was made."""
+
+    @property
+    def text(self) -> str:
+        """`NPE301 ...: otherwise 1.6 s later`, without the words "in progress"."""
+        code = f"{self.code} " if self.code else ""
+        when = (
+            f"not so {self.apart_ns / 1e9:.1f} s before"
+            if self.came
+            else f"otherwise {self.apart_ns / 1e9:.1f} s later"
+        )
+        return f"{code}{self.what}{f': {when}' if self.apart_ns else ''}"

@@ -176,6 +176,8 @@ class Difference:
 
     code: str
     text: str
+    items: frozenset[str] = frozenset()
+    """All names that it is about, where the text has some of them only."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,23 @@ class InterfaceView:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When and how a node was read. Times are ns."""
+
+    took_ns: int
+    at_ns: int = 0
+    """The node's CLOCK_REALTIME when the reading began; 0 where that is not known."""
+    api_age_ns: int | None = None
+    """How long before that the API had been asked, by the clock of the machine that asked; None: not known."""
+    steady: bool | None = None
+    """Whether all that the answer rests on was still the same at a second look; None: not (all) looked at."""
+    attempts: int = 1
+    """Readings until it was, or was given up."""
+    changed: tuple[str, ...] = ()
+    """What was otherwise at one of the looks, in words."""
+
+
+@dataclass(frozen=True)
 class PodKernel:
     """All that one node's kernel holds for one pod."""
 
@@ -281,6 +300,8 @@ class PodKernel:
     """"tools" or "agent" where it was not the reader that read the node."""
     differences: tuple[Difference, ...] = ()
     """Those that concern the pod and neither direction."""
+    moment: Moment | None = None
+    """When its node was read."""
 
     @property
     def veth(self) -> str:

@@ -319,14 +319,14 @@ def open_debug_pod(
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[_Signals]:
     """Held in the main thread while other threads open debug pods: the first signal deletes all their pods.
 
     That breaks their execs, so the threads end soon, with ``NodeError``, and can be waited for.
     """
-    with _Signals(_stop_all):
+    with _Signals(_stop_all) as signals:
         try:
-            yield
+            yield signals
         finally:
             _stopping.clear()
 

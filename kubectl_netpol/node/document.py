@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_netpol.errors import NodeError
-from kubectl_netpol.node.checks import flag, list_of, number, object_of, one_of, or_null, short, text, wrong
+from kubectl_netpol.node.checks import Check, flag, list_of, number, object_of, one_of, or_null, short, text, wrong
 
 FORMAT = 1
 """The only document format so far; the reader that is sent along speaks the same."""
@@ -295,8 +295,55 @@ _AGENT = object_of(
 _AGENT_LOG = object_of(
     {"files": list_of(object_of({"file": text, "lines": _lines, "whole": flag, "left_out": _U64})), "reason": text}
 )
-_ASKED_FOR = {"flow_log": or_null(_FLOW_LOG), "agent": or_null(_AGENT), "agent_log": or_null(_AGENT_LOG)}
-"""Sections that are there only where the request asked for them."""
+MOST_CHANGES = 100
+"""Of ``consistency``; the reader tells fewer."""
+
+
+def _few(inner: Check) -> Check:
+    def check(value: Any, path: str) -> list[Any]:
+        found: list[Any] = list_of(inner)(value, path)
+        return found[:MOST_CHANGES]
+
+    return check
+
+
+_CONSISTENCY = object_of(
+    {
+        "attempts": number(1, (1 << 16) - 1),
+        "steady": or_null(flag),
+        "changed": _few(text),
+        "open": object_of(
+            {"links": list_of(text), "programs": list_of(_U32), "maps": list_of(_U32), "pins": list_of(text)}
+        ),
+        "unchecked": list_of(_U32),
+        "took_ns": _U64,
+    }
+)
+_OF_THE_CLIENT = {"api_age_ns": or_null(_U64), "in_progress": _few(text)}
+"""Of ``consistency`` what the machine that asked puts in."""
+
+
+def untold(took_ns: int) -> Json:
+    """The section ``consistency`` of a reading by tools that cannot tell whether the node held still."""
+    nothing: Json = {"links": [], "programs": [], "maps": [], "pins": []}
+    return {"attempts": 1, "steady": None, "changed": [], "open": nothing, "unchecked": [], "took_ns": took_ns}
+
+
+def _consistency(value: Any, path: str) -> Json:
+    section: Json = _CONSISTENCY(value, path)
+    for name, check in _OF_THE_CLIENT.items():
+        if name in section:
+            section[name] = check(section[name], f"{path}.{name}")
+    return section
+
+
+_ASKED_FOR = {
+    "flow_log": or_null(_FLOW_LOG),
+    "agent": or_null(_AGENT),
+    "agent_log": or_null(_AGENT_LOG),
+    "consistency": or_null(_consistency),
+}
+"""Sections that are there only where the request asked for them, or since a later reader."""
 _DOCUMENT = object_of(
     {
         "format": one_of(FORMAT),

@@ -13,6 +13,7 @@ Request (JSON object)
     log         {addresses, since_ns, last_ns, all, most, after, path}: the agent's flow lines, section ``flow_log``
     agent       true: what the agent's logs complain about, section ``agent``
     agent_log   {bytes, path}: the ends of the agent's logs without their flow lines, section ``agent_log``
+    thorough    true: large maps, too, are read twice and compared (see ``Trace``)
 
 Answer on stdout: ``NPE1 <length> <sha256>\\n`` and <length> bytes of zlib-compressed JSON, see ``collect``.
 
@@ -364,6 +365,49 @@ def _filter(ifindex: int, hook: str, handle: int, info: int, fields: dict[int, b
     }
 
 
+RTMGRP_LINK, RTMGRP_TC, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x1, 0x8, 0x40, 0x400
+MOST_HEARD = 10_000
+"""Messages of one drain: more come only while somebody makes links faster than they are looked at."""
+
+
+class Watch:
+    """Hears of every change of links, routes, qdiscs and tc filters from when it is made (rtnetlink groups).
+
+    The kernel sends the message after the change, with the rtnl lock held: what was dumped before a drain that
+    hears nothing is what is there. tcx is not told there.
+    """
+
+    def __init__(self) -> None:
+        self.link: Any = None
+        try:
+            self.link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+            self.link.bind((0, RTMGRP_LINK | RTMGRP_TC | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE))
+            self.link.setblocking(False)
+        except (OSError, AttributeError):
+            self.close()
+
+    def quiet(self) -> bool:
+        """Whether nothing was heard since the last call. False where it cannot be told."""
+        if self.link is None:
+            return False
+        heard = False
+        for _ in range(MOST_HEARD):
+            try:
+                self.link.recv(1 << 16)
+            except BlockingIOError:
+                return not heard
+            except OSError:
+                # ENOBUFS: more than the socket holds, and some of it is lost.
+                pass
+            heard = True
+        return False
+
+    def close(self) -> None:
+        if self.link is not None:
+            self.link.close()
+        self.link = None
+
+
 # ---------------------------------------------------------------------------------------------------------
 # bpf(2) (linux/bpf.h: union bpf_attr, struct bpf_prog_info, struct bpf_map_info)
 # ---------------------------------------------------------------------------------------------------------
@@ -389,22 +433,22 @@ class UnknownMachineError(Exception):
     """No system call number for this processor."""
 
 
+MACHINE, POINTER_SIZE = os.uname().machine, struct.calcsize("P")
 _libc: Any = None
 
 
 def bpf(command: int, attr: bytearray) -> int:
     """The system call. ``attr`` is read and written in place. Raises ``OSError``."""
     global _libc
-    machine = os.uname().machine
-    number = SYSCALL_NUMBERS.get(machine)
-    if number is None or struct.calcsize("P") != 8:
-        raise UnknownMachineError(f"bpf(2) is known here for 64-bit x86_64 and aarch64, this is {machine}")
+    number = SYSCALL_NUMBERS.get(MACHINE)
+    if number is None or POINTER_SIZE != 8:
+        raise UnknownMachineError(f"bpf(2) is known here for 64-bit x86_64 and aarch64, this is {MACHINE}")
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
         _libc.syscall.restype = ctypes.c_long
+        _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
     buffer = (ctypes.c_char * len(attr)).from_buffer(attr)
-    arguments = (ctypes.c_int(command), ctypes.byref(buffer), ctypes.c_uint(len(attr)))
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    result = int(_libc.syscall(number, command, ctypes.addressof(buffer), len(attr)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -440,6 +484,18 @@ def object_ids(command: int) -> Iterator[int]:
 def open_by_id(command: int, identifier: int) -> int:
     """A descriptor by PROG_GET_FD_BY_ID, or read-only by MAP_GET_FD_BY_ID: attr {u32 id, u32, u32 flags}."""
     return bpf(command, _attr("III", identifier, 0, BPF_F_RDONLY if command == MAP_GET_FD_BY_ID else 0))
+
+
+def is_loaded(next_id: int, identifier: int) -> bool:
+    """Whether there is a program or map of this id. One system call, and nothing is opened."""
+    attr = _attr("I", identifier - 1)
+    try:
+        bpf(next_id, attr)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return bool(struct.unpack_from("=I", attr, 4)[0] == identifier)
 
 
 def object_info(fd: int, info: Any) -> None:
@@ -552,6 +608,13 @@ INDEX_FROM = 4096
 """Bytes that must be saved for equal values to be sent once."""
 MOST_BYTES = 256 << 20
 """All contents together, so that the reader stays inside the memory limit of its pod."""
+TRACED_PER_MAP, TRACED = 2 << 20, 16 << 20
+"""Bytes of a map, and of all maps, that are read twice: 7000 IPv4 prefixes. That costs little beside the rest."""
+TRACED_THOROUGHLY = 64 << 20
+"""The same for both where the request says ``thorough``."""
+
+
+NO_END = "the map changed so fast that its reading found no end"
 
 
 class NoBatchError(Exception):
@@ -560,6 +623,83 @@ class NoBatchError(Exception):
 
 class RestartedError(Exception):
     """A key came twice: the key under the cursor was deleted, and the kernel began again from the first."""
+
+
+class ChangedError(Exception):
+    """The second reading of a map is not the first one."""
+
+
+class Trace:
+    """The bytes that one reading of a map saw, in their order, so that a second one can be held against it.
+
+    The kernel keeps no generation of a map, and no snapshot: that a dump is not torn is known only where another
+    one, begun after its end, sees the same bytes. Not for conntrack: packets change it all the time, and each of
+    its entries stands for itself.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.begin("")
+
+    def begin(self, method: str) -> None:
+        self.method = method
+        self.parts: list[tuple[bytes, bytes]] = []
+        self.size = self.count = 0
+        self.torn = False
+
+    def add(self, keys: bytes, values: bytes, count: int) -> None:
+        self.count += count
+        self.size += len(keys) + len(values)
+        if self.size <= self.room:
+            self.parts.append((keys, values))
+        else:
+            self.parts.clear()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is kept."""
+        return self.size <= self.room
+
+
+class Again:
+    """Stands in for ``Entries`` in a second reading. Raises ``ChangedError`` at the first other byte."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.expected = iter(trace.parts)
+        self.total = self.bytes = 0
+
+    def add(self, keys: bytes, values: bytes, count: int) -> None:
+        self.total += count
+        if next(self.expected, None) != (keys, values):
+            raise ChangedError
+
+
+def is_unchanged(fd: int, info: Json, trace: Trace) -> bool:
+    """Whether the map holds the same bytes in the same order as when ``trace`` was made."""
+    if trace.method == "batch" and len(trace.parts) < 2:
+        return _is_same_piece(fd, info, trace)
+    again = Again(trace)
+    try:
+        read = _batch_pass if trace.method == "batch" else _next_key_pass
+        reason = read(fd, info, again, trace.size + 1)
+    except ChangedError:
+        return False
+    return not reason and again.total == trace.count
+
+
+def _is_same_piece(fd: int, info: Json, trace: Trace) -> bool:
+    """One batch lookup with room for one entry more: all of them, and the end (ENOENT)."""
+    sizes = [(trace.count + 1) * int(info[name]) for name in ("key_size", "value_size")]
+    keys, values = _buffer("keys", sizes[0]), _buffer("values", sizes[1])
+    cursor = _buffer("cursor", max(8, int(info["key_size"])))
+    attr = _attr("QQQQII", 0, _pointer(cursor), _pointer(keys), _pointer(values), trace.count + 1, fd)
+    code = _lookup_batch(attr)
+    if code not in (0, errno.ENOENT, errno.EINTR, errno.ENOSPC):
+        raise OSError(code, os.strerror(code))
+    if code != errno.ENOENT or struct.unpack_from("=I", attr, 32)[0] != trace.count:
+        return False
+    old_keys, old_values = trace.parts[0] if trace.parts else (b"", b"")
+    return _head(keys, len(old_keys)) == old_keys and _head(values, len(old_values)) == old_values
 
 
 class Numbers(dict):  # type: ignore[type-arg]
@@ -577,6 +717,8 @@ class Entries:
     go on, with the newer value.
     """
 
+    trace: Trace | None = None
+
     def __init__(self, info: Json, addresses: list[bytes] | None, unique: bool, tolerant: bool) -> None:
         self.key_size, self.value_size = int(info["key_size"]), int(info["value_size"])
         self.addresses = addresses
@@ -592,6 +734,8 @@ class Entries:
 
     def add(self, keys: bytes, values: bytes, count: int) -> None:
         self.total += count
+        if self.trace is not None:
+            self.trace.add(keys, values, count)
         if self.unique:
             self._add_unique(keys, values, count)
         elif self.addresses is None:
@@ -678,8 +822,15 @@ def matching(keys: bytes, key_size: int, addresses: list[bytes]) -> list[int]:
     return sorted(found)
 
 
-def read_contents(fd: int, info: Json, addresses: list[bytes] | None, room: int, batch: bool = True) -> Json:
-    """All entries of an open map, or those with one of ``addresses`` in the key.
+def read_contents(
+    fd: int,
+    info: Json,
+    addresses: list[bytes] | None,
+    room: int,
+    batch: bool = True,
+    trace: Trace | None = None,
+) -> Json:
+    """All entries of an open map, or those with one of ``addresses`` in the key. ``trace``: gets what was seen.
 
     The kernel has no snapshot of a map: entries that come and go during the reading may be in or out. A
     cursor that is a key and loses it begins again from the first one; such a reading is thrown away and
@@ -692,12 +843,17 @@ def read_contents(fd: int, info: Json, addresses: list[bytes] | None, room: int,
         # a bucket under its lock.
         unique = method == "next_key" or info["type"] not in (HASH, LRU_HASH)
         entries = Entries(info, addresses, unique, tolerant=last)
+        entries.trace = trace
+        if trace is not None:
+            trace.begin(method)
         try:
             reason = reader(fd, info, entries, min(room, MOST_BYTES_PER_MAP))
         except NoBatchError:
-            return read_contents(fd, info, addresses, room, batch=False)
+            return read_contents(fd, info, addresses, room, batch=False, trace=trace)
         except RestartedError:
             continue
+        if trace is not None:
+            trace.torn = entries.restarts > 0 or reason == NO_END
         return _contents(method, entries, addresses is not None, reason)
     raise AssertionError("the last pass is tolerant")
 
@@ -747,7 +903,18 @@ def _bound(info: Json) -> int:
     return 3 * int(info["max_entries"]) + 65536
 
 
-def _batch_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
+_buffers: dict[str, Any] = {}
+
+
+def _buffer(name: str, size: int) -> Any:
+    """Memory for one batch, kept for the next one: to get it anew takes longer than a small map."""
+    found = _buffers.get(name)
+    if found is None or len(found) < size:
+        found = _buffers[name] = ctypes.create_string_buffer(size)
+    return found
+
+
+def _batch_pass(fd: int, info: Json, entries: Entries | Again, room: int) -> str:
     """One reading with MAP_LOOKUP_BATCH. Returns why it is incomplete, or "".
 
     attr: u64 in_batch, u64 out_batch, u64 keys, u64 values, u32 count (in: room, out: got), u32 fd, u64, u64.
@@ -755,13 +922,12 @@ def _batch_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
     """
     key_size, value_size = int(info["key_size"]), int(info["value_size"])
     count = max(64, min(16384, BATCH_BYTES // (key_size + value_size)))
-    cursors = [ctypes.create_string_buffer(max(8, key_size)) for _ in range(2)]
+    cursors = [_buffer(name, max(8, key_size)) for name in ("cursor", "next cursor")]
     keys = values = None
     started, idle = False, 0
     while entries.total < _bound(info):
         if keys is None or values is None:
-            keys = ctypes.create_string_buffer(count * key_size)
-            values = ctypes.create_string_buffer(count * value_size)
+            keys, values = _buffer("keys", count * key_size), _buffer("values", count * value_size)
         attr = _attr(
             "QQQQII",
             _pointer(cursors[0]) if started else 0,
@@ -794,7 +960,7 @@ def _batch_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
             return f"{errno.errorcode.get(code, 'no progress')}: the cursor did not move in {idle} lookups"
         if entries.bytes > room:
             return f"more than {room >> 20} MiB"
-    return "the map changed so fast that its reading found no end"
+    return NO_END
 
 
 def _head(buffer: Any, length: int) -> bytes:
@@ -810,7 +976,7 @@ def _lookup_batch(attr: bytearray) -> int:
     return 0
 
 
-def _next_key_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
+def _next_key_pass(fd: int, info: Json, entries: Entries | Again, room: int) -> str:
     """One reading with MAP_GET_NEXT_KEY and MAP_LOOKUP_ELEM: attr {u32 fd, u32, u64 key, u64 value or next}.
 
     Returns why it is incomplete, or "". An entry deleted between the two calls is left out.
@@ -830,7 +996,7 @@ def _next_key_pass(fd: int, info: Json, entries: Entries, room: int) -> str:
             entries.add(key.raw, value.raw, 1)
         if entries.bytes > room:
             return f"more than {room >> 20} MiB"
-    return "the map changed so fast that its reading found no end"
+    return NO_END
 
 
 def _found(command: int, attr: bytearray) -> bool:
@@ -905,6 +1071,27 @@ def read_pins(root: str, report: Report) -> list[Json]:
                 pending.append(path)
             else:
                 found.append(_pin(top, path))
+    return found
+
+
+def pin_inodes(root: str) -> dict[str, int]:
+    """Path -> inode number of every pin. An inode of bpffs stands for one object as long as it lives, and its number
+    is not given to another one: a path with the same number leads to the same object."""
+    top = f"{root}/{AGENT_DIRECTORY}"
+    found: dict[str, int] = {}
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(f"{top}/{folder}") as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(path)
+                    else:
+                        found[path] = entry.inode()
+        except FileNotFoundError:
+            continue
     return found
 
 
@@ -1346,11 +1533,9 @@ def collect(request: Json, bpffs_paths: Iterable[str] = BPFFS_PATHS) -> Json:
         "clock": {"begin": begin, "end": begin},
         "bpffs": find_bpffs(bpffs_paths),
     }
-    pod_ips = requested_addresses(pods, report)
-    _collect_network(document, report, pods, pod_ips, bool(request.get("all")))
-    _collect_objects(document, report)
-    if document["maps"] is not None:
-        _collect_contents(document, report, request, pods, pod_ips)
+    wanted = Wanted(request, pods, requested_addresses(pods, report))
+    picture, document["consistency"] = look_until_steady(wanted, document["bpffs"])
+    document.update(picture.document)
     # After the maps: a line about the rules that were read is then there, rather than the rules of a line.
     if isinstance(request.get("log"), dict):
         document["flow_log"] = report.attempt("flow_log", read_flow_log, request["log"])
@@ -1358,7 +1543,8 @@ def collect(request: Json, bpffs_paths: Iterable[str] = BPFFS_PATHS) -> Json:
         document["agent"] = report.attempt("agent", read_agent)
     if isinstance(request.get("agent_log"), dict):
         document["agent_log"] = report.attempt("agent_log", read_agent_log, request["agent_log"])
-    document["notes"], document["errors"] = report.notes, report.errors
+    document["notes"] = [*report.notes, *picture.report.notes]
+    document["errors"] = [*picture.report.errors, *report.errors]
     document["clock"]["end"] = clocks()
     return document
 
@@ -1468,20 +1654,6 @@ def _collect_objects(document: Json, report: Report) -> None:
         report.errors.append({"what": "pins", "error": document["bpffs"]["reason"]})
 
 
-def _collect_contents(
-    document: Json, report: Report, request: Json, pods: list[Json], pod_ips: dict[str, bytes]
-) -> None:
-    links = requested_links(document, pods, pod_ips)
-    wanted = wanted_maps(document, pods, links, bool(request.get("all")))
-    conntrack = str(request.get("conntrack") or "none")
-    pod_ips = {**pod_ips, **routed_addresses(document, links)}
-    room = MOST_BYTES
-    for row in document["maps"]:
-        if row["id"] in wanted and row["type"] in READABLE_TYPES:
-            which = conntrack if row["type"] == LRU_HASH else "all"
-            room -= _fill(row, which, list(pod_ips.values()), room, report)
-
-
 def wanted_maps(document: Json, pods: list[Json], links: set[int], everything: bool) -> set[int]:
     """Ids of the maps to dump: used by a program on a requested link, or pinned for a requested identifier,
     or the conntrack pin; with ``everything`` also by any attached handle_* program and by any pin."""
@@ -1535,20 +1707,329 @@ def _pin_of(name: str, identifiers: tuple[str, ...]) -> bool:
     )
 
 
-def _fill(row: Json, which: str, addresses: list[bytes], room: int, report: Report) -> int:
-    """Read the contents of one map into its row; returns the bytes they take."""
-    if which == "none":
-        return 0
-    try:
-        fd = open_by_id(MAP_GET_FD_BY_ID, row["id"])
+# ---------------------------------------------------------------------------------------------------------
+# One consistent picture
+# ---------------------------------------------------------------------------------------------------------
+
+MOST_LOOKS = 4
+"""Readings of a node that changes under them, before the last one is sent as it is."""
+LOOKING_SECONDS = 3.0
+"""After this long no further reading is begun."""
+PAUSES = (0.02, 0.1, 0.3)
+"""Seconds between them: an agent replaces a program, its pins and maps within some tens of milliseconds."""
+MOST_CHANGES = 40
+"""Of them as many are told."""
+
+
+class Wanted:
+    """What a request asks for."""
+
+    def __init__(self, request: Json, pods: list[Json], pod_ips: dict[str, bytes]) -> None:
+        self.pods, self.pod_ips = pods, pod_ips
+        self.everything = bool(request.get("all"))
+        self.conntrack = str(request.get("conntrack") or "none")
+        self.identifiers = tuple(str(name) for pod in pods for name in pod.get("identifiers") or ())
+        thorough = bool(request.get("thorough"))
+        self.traced = TRACED_THOROUGHLY if thorough else TRACED
+        self.traced_per_map = TRACED_THOROUGHLY if thorough else TRACED_PER_MAP
+
+
+class Changes:
+    """What was otherwise at a second look: in words, and by what it concerns."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.links: set[str] = set()
+        self.programs: set[int] = set()
+        self.maps: set[int] = set()
+        self.pins: set[str] = set()
+
+    def any_open(self) -> bool:
+        """Whether anything was otherwise; without it ``texts`` says why that could not be told."""
+        return bool(self.links or self.programs or self.maps or self.pins)
+
+    def link(self, name: str, text: str) -> None:
+        self.links.add(name)
+        self.texts.append(text)
+
+    def rows(self) -> Json:
+        return {
+            "links": sorted(self.links),
+            "programs": sorted(self.programs),
+            "maps": sorted(self.maps),
+            "pins": sorted(self.pins),
+        }
+
+
+class Picture:
+    """One reading of what the answer rests on, and what is needed to see whether it still holds.
+
+    All that ``changes`` finds as it was has been so from when it was read until then: so at the moment between the
+    reading and the look the node was as the document says, in all its parts.
+    """
+
+    def __init__(self, wanted: Wanted, bpffs: Json) -> None:
+        self.wanted, self.root = wanted, bpffs["path"]
+        self.report = Report()
+        self.document: Json = {}
+        self.gone: set[int] = set()
+        self.traces: dict[int, Trace] = {}
+        self.unchecked: set[int] = set()
+        # Before anything else: a pin that is another one after that has changed.
+        self.inodes = self._inodes()
+        _collect_network(self.document, self.report, wanted.pods, wanted.pod_ips, wanted.everything)
+        self.document["bpffs"] = bpffs
+        _collect_objects(self.document, self.report)
+        self.links = requested_links(self.document, wanted.pods, wanted.pod_ips)
+        self.maps: set[int] = set()
+        if self.document["maps"] is not None:
+            self.maps = wanted_maps(self.document, wanted.pods, self.links, wanted.everything)
+            self._read_contents()
+
+    def _inodes(self) -> dict[str, int] | None:
         try:
-            row["contents"] = read_contents(fd, row, addresses if which == "pods" else None, max(room, 0))
+            return pin_inodes(self.root) if self.root else None
+        except OSError:
+            return None
+
+    def _read_contents(self) -> None:
+        wanted, room, traced = self.wanted, MOST_BYTES, self.wanted.traced
+        addresses = list({**wanted.pod_ips, **routed_addresses(self.document, self.links)}.values())
+        for row in self.document["maps"]:
+            number = row["id"]
+            if number not in self.maps or row["type"] not in READABLE_TYPES:
+                continue
+            if row["type"] == LRU_HASH:
+                if wanted.conntrack != "none":
+                    room -= self._fill(row, addresses if wanted.conntrack == "pods" else None, room, None)
+                continue
+            trace = self.traces[number] = Trace(max(0, min(wanted.traced_per_map, traced)))
+            room -= self._fill(row, None, room, trace)
+            if trace.whole:
+                traced -= trace.size
+            else:
+                self.unchecked.add(number)
+
+    def _fill(self, row: Json, addresses: list[bytes] | None, room: int, trace: Trace | None) -> int:
+        """Read the contents of one map into its row; returns the bytes they take."""
+        try:
+            fd = open_by_id(MAP_GET_FD_BY_ID, row["id"])
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                # It was there when maps were listed: a reason to look again, and no error.
+                self.gone.add(row["id"])
+            else:
+                self.report.fail(f"map {row['id']}", error)
+            return 0
+        except Exception as error:
+            self.report.fail(f"map {row['id']}", error)
+            return 0
+        try:
+            row["contents"] = read_contents(fd, row, addresses, max(room, 0), trace=trace)
+        except Exception as error:
+            self.report.fail(f"map {row['id']}", error)
+            return 0
         finally:
             os.close(fd)
-    except Exception as error:
-        report.fail(f"map {row['id']}", error)
-        return 0
-    return int(row["contents"]["count"]) * int(row["key_size"] + row["value_size"])
+        return int(row["contents"]["count"]) * int(row["key_size"] + row["value_size"])
+
+    def forget(self) -> None:
+        """Let go of all that takes room."""
+        self.document, self.traces = {}, {}
+
+    # the look
+
+    def changes(self, watch: Watch) -> Changes:
+        """What is otherwise now than it was read. What could not be read is not compared."""
+        found = Changes()
+        for look in (self._changed_contents, self._changed_objects, self._changed_pins, self._changed_tcx):
+            self._tried(look, found)
+        # Last: whatever of these moved a filter has been heard by now.
+        if not watch.quiet():
+            self._tried(self._changed_network, found)
+        return found
+
+    def _tried(self, look: Callable[[Changes], None], found: Changes) -> None:
+        """What cannot be looked at again has not been seen to be steady."""
+        try:
+            look(found)
+        except Exception as error:
+            found.texts.append(f"could not look again: {describe(error)}")
+
+    def _changed_contents(self, found: Changes) -> None:
+        rows = {row["id"]: row for row in self.document["maps"] or ()}
+        for number in sorted(self.gone):
+            found.maps.add(number)
+            found.texts.append(f"map {number}: gone before it was read")
+        for number, trace in self.traces.items():
+            row = rows[number]
+            if row["contents"] is None:
+                continue
+            if trace.torn:
+                found.maps.add(number)
+                found.texts.append(f"map {number}: its entries changed while they were read")
+            elif trace.whole and row["contents"]["complete"]:
+                self._changed_map(row, trace, found)
+
+    def _changed_map(self, row: Json, trace: Trace, found: Changes) -> None:
+        number = row["id"]
+        try:
+            fd = open_by_id(MAP_GET_FD_BY_ID, number)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            found.maps.add(number)
+            found.texts.append(f"map {number}: gone")
+            return
+        try:
+            same = is_unchanged(fd, row, trace)
+        finally:
+            os.close(fd)
+        if not same:
+            found.maps.add(number)
+            found.texts.append(f"map {number}: its entries are others than before")
+
+    def _changed_objects(self, found: Changes) -> None:
+        """Programs and maps that are gone, or were not there yet when all were listed."""
+        document = self.document
+        if document["programs"] is None or document["maps"] is None:
+            return
+        links = self.links if not self.wanted.everything else {row["ifindex"] for row in document["links"] or ()}
+        programs = attached_programs(document, links)
+        programs |= pinned_ids(document, self.wanted.pods, self.wanted.everything)["prog"]
+        refused = {error["what"] for error in self.report.errors}
+        for what, numbers, kept, command in (
+            ("program", programs, found.programs, PROG_GET_NEXT_ID),
+            ("map", self.maps, found.maps, MAP_GET_NEXT_ID),
+        ):
+            listed = {row["id"] for row in document[f"{what}s"]}
+            for number in sorted(numbers - kept):
+                if f"{what} {number}" in refused:
+                    continue
+                if number not in listed:
+                    kept.add(number)
+                    found.texts.append(f"{what} {number}: it was not there when all were listed")
+                elif not is_loaded(command, number):
+                    kept.add(number)
+                    found.texts.append(f"{what} {number}: gone")
+
+    def _changed_pins(self, found: Changes) -> None:
+        before, now = self.inodes, self._inodes()
+        if before is None or now is None:
+            return
+        ids = {pin["path"]: pin["id"] for pin in self.document["pins"] or ()}
+        for path in sorted(before.keys() | now.keys()):
+            if before.get(path) != now.get(path) and self._rests_on(path, ids.get(path)):
+                found.pins.add(path)
+                how = "gone" if path not in now else "new" if path not in before else "leads to another object"
+                found.texts.append(f"pin {path}: {how}")
+
+    def _rests_on(self, path: str, number: int | None) -> bool:
+        name = path.rsplit("/", 1)[-1]
+        if self.wanted.everything or name.startswith("global_") or _pin_of(name, self.wanted.identifiers):
+            return True
+        # Somebody else's pin of a map that is used here.
+        return number is not None and path.startswith("maps/") and number in self.maps
+
+    def _changed_tcx(self, found: Changes) -> None:
+        if self.document["tcx"] is None or self.document["links"] is None:
+            return
+        names = {link["ifindex"]: link["name"] for link in self.document["links"]}
+        wanted = set(names) if self.wanted.everything else self.links
+        before = {(row["ifindex"], row["hook"]): row["program_ids"] for row in self.document["tcx"]}
+        rows = _all_tcx(names, wanted, Report())
+        now = {(row["ifindex"], row["hook"]): row["program_ids"] for row in rows or ()}
+        for key in sorted(before.keys() | now.keys()) if rows is not None else ():
+            if before.get(key) != now.get(key):
+                name = names.get(key[0], str(key[0]))
+                found.link(name, f"tcx {name} {key[1]}: {_ids(before.get(key))} -> {_ids(now.get(key))}")
+
+    def _changed_network(self, found: Changes) -> None:
+        """Links, routes to the pods, qdiscs and filters: all of them anew, and those that count compared."""
+        wanted, document = self.wanted, self.document
+        if document["links"] is None:
+            return
+        now: Json = {
+            "links": read_links(),
+            # What could not be read before is not held against what there is now.
+            "routes": read_routes(set(wanted.pod_ips)) if document["routes"] is not None else None,
+            "qdiscs": read_qdiscs() if document["qdiscs"] is not None else None,
+        }
+        links = self.links | requested_links(now, wanted.pods, wanted.pod_ips)
+        names = {link["ifindex"]: link["name"] for link in (*now["links"], *document["links"])}
+        if wanted.everything:
+            links = set(names)
+        now["filters"] = _all_filters(now["qdiscs"], names, links, Report())
+        before, after = (_network_facts(part, links, wanted.pod_ips) for part in (document, now))
+        for key in sorted(before.keys() | after.keys()):
+            old, new = before.get(key), after.get(key)
+            if old != new:
+                name = names.get(key[1], str(key[1]))
+                found.link(name, _network_change(key, name, old, new))
+
+
+def _network_facts(document: Json, links: set[int], pod_ips: dict[str, bytes]) -> dict[tuple[str, int, str], Any]:
+    """(what, ifindex, which one) -> what it was, of all that an answer about these links rests on."""
+    facts: dict[tuple[str, int, str], Any] = {}
+    for link in document["links"] or ():
+        if link["ifindex"] in links:
+            facts["link", link["ifindex"], ""] = link["name"], link["xdp"]
+    for qdisc in document["qdiscs"] or ():
+        if qdisc["ifindex"] in links and qdisc["kind"] in ("clsact", "ingress"):
+            facts["qdisc", qdisc["ifindex"], qdisc["kind"]] = True
+    for route in document["routes"] or ():
+        full = 32 if route["family"] == 4 else 128
+        if route["destination"] in pod_ips and route["prefixlen"] == full and route["ifindex"] is not None:
+            facts["route", route["ifindex"], f"{route['destination']} table {route['table']}"] = True
+    for row in document["filters"] or ():
+        if row["ifindex"] in links:
+            facts.setdefault(("filter", row["ifindex"], row["hook"]), []).append(row)
+    return facts
+
+
+def _network_change(key: tuple[str, int, str], name: str, old: Any, new: Any) -> str:
+    what, _, which = key
+    if what == "filter":
+        old_ids, new_ids = ([row["program_id"] for row in rows or ()] for rows in (old, new))
+        if old_ids == new_ids:
+            return f"filter {name} {which}: replaced, program {_ids(new_ids)} as before"
+        return f"filter {name} {which}: program {_ids(old_ids)} -> {_ids(new_ids)}"
+    how = "gone" if new is None else "new" if old is None else "changed"
+    return f"{what} {name}{f' {which}' if which else ''}: {how}"
+
+
+def _ids(numbers: list[int | None] | None) -> str:
+    return ", ".join("?" if number is None else str(number) for number in numbers or ()) or "none"
+
+
+def look_until_steady(wanted: Wanted, bpffs: Json) -> tuple[Picture, Json]:
+    """A picture that held until it was looked at again, or the last one of some; and the section ``consistency``."""
+    begun = time.monotonic_ns()
+    told: dict[str, None] = {}
+    watch = Watch()
+    try:
+        for attempt in range(1, MOST_LOOKS + 1):
+            # What was heard up to now is older than the reading that begins.
+            watch.quiet()
+            picture = Picture(wanted, bpffs)
+            changes = picture.changes(watch)
+            told.update(dict.fromkeys(changes.texts))
+            late = time.monotonic_ns() - begun > LOOKING_SECONDS * 1e9
+            if not changes.any_open() or attempt == MOST_LOOKS or late:
+                break
+            # Before the next one is read: both do not fit into the pod's memory where maps are large.
+            picture.forget()
+            time.sleep(PAUSES[attempt - 1])
+    finally:
+        watch.close()
+    return picture, {
+        "attempts": attempt,
+        "steady": False if changes.any_open() else None if changes.texts or picture.unchecked else True,
+        "changed": list(told)[:MOST_CHANGES],
+        "open": changes.rows(),
+        "unchecked": sorted(picture.unchecked),
+        "took_ns": time.monotonic_ns() - begun,
+    }
 
 
 class Bulk(bytes):

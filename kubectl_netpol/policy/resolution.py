@@ -36,6 +36,8 @@ class Drift:
     text: str
     pods: frozenset[tuple[str, str]] = frozenset()
     """(namespace, name) of the pods that it is about."""
+    items: frozenset[str] = frozenset()
+    """The entries that it is about, all of them."""
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,17 @@ def _differences(there: Entries, wanted: Entries, direction: Direction) -> Itera
         if key in there and there[key] != wanted[key]
     ]
     if missing:
-        yield Drift("MISSING", f"{_entries(missing, direction)} missing: {_some(missing)}")
+        yield Drift(
+            "MISSING", f"{_entries(missing, direction)} missing: {_some(missing)}", items=frozenset(map(str, missing))
+        )
     if extra:
-        yield Drift("EXTRA", f"{_entries(extra, direction)} there that no rule means now: {_some(extra)}")
+        yield Drift(
+            "EXTRA",
+            f"{_entries(extra, direction)} there that no rule means now: {_some(extra)}",
+            items=frozenset(map(str, extra)),
+        )
     if ports:
-        yield Drift("PORTS", f"{direction}: {_some(ports)}")
+        yield Drift("PORTS", f"{direction}: {_some(ports)}", items=frozenset(map(str, ports)))
 
 
 def _entries(found: Sized, direction: Direction) -> str:

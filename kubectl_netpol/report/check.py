@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from kubectl_netpol.diagnose.check import PodRow, Report
 from kubectl_netpol.model.finding import Finding, Severity
+from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.output import API_VERSION
 from kubectl_netpol.report.text import clean, indent, table
 
@@ -65,9 +66,12 @@ def one_pod(report: Report, wide: bool, with_headers: bool) -> str:
     lines += [f"not read: {reason}" for reason in report.unread]
     for one in report.findings:
         lines += ["", *finding_lines(one, full=True)]
+    lines += _in_progress_lines(report)
     rows = table(COLUMNS, [cells(row, wide, reason=True) for row in report.rows], with_headers=with_headers)
     if rows:
         lines += ["", *indent(rows).split("\n")]
+    if wide:
+        lines += _moment_lines(report)
     return "\n".join(map(clean, lines))
 
 
@@ -84,12 +88,26 @@ def after_rows(report: Report, wide: bool) -> str:
             lines += ["", f"{one.code} {one.severity}: {more} more like it; -o wide tells all"]
     if report.unread:
         lines += ["", *(f"not read: {reason}" for reason in report.unread)]
+    lines += _in_progress_lines(report)
+    if wide:
+        lines += _moment_lines(report)
     lines += ["", summary(report)]
     return "\n".join(map(clean, lines)).lstrip("\n")
 
 
+def _in_progress_lines(report: Report) -> list[str]:
+    lines = kernel_report.in_progress_lines(report.in_progress)
+    return ["", "IN PROGRESS", *lines] if lines else []
+
+
+def _moment_lines(report: Report) -> list[str]:
+    """When each node was read."""
+    lines = [f"node {name} was read {kernel_report.moment_text(one)}" for name, one in report.moments.items()]
+    return ["", *lines] if lines else []
+
+
 def summary(report: Report) -> str:
-    """`42 pods on 5 nodes: 2 errors, 1 warning; 1 reading failed`."""
+    """`42 pods on 5 nodes: 2 errors, 1 warning; 1 in progress; 1 reading failed`."""
     counts = Counter(one.severity for one in report.findings)
     words = [
         f"{counts[severity]} {word}{'' if counts[severity] == 1 or severity is Severity.INFO else 's'}"
@@ -106,6 +124,8 @@ def summary(report: Report) -> str:
     waited = f"{report.waited}; " if report.waited else ""
     failed = len(report.unread)
     more = f"; {failed} reading{'' if failed == 1 else 's'} failed" if failed else ""
+    moved = len(report.in_progress)
+    more = f"; {moved} in progress{more}" if moved else more
     if report.ignored:
         more += f"; ignored: {', '.join(sorted(set(report.ignored)))}"
     api = " (--api-only: nodes were not read)" if report.api_only else ""
@@ -158,6 +178,8 @@ def as_data(report: Report) -> Json:
         "pods": [_row_data(row) for row in report.rows],
         "findings": [finding_data(one) for one in report.findings],
         "unread": [clean(reason) for reason in report.unread],
+        "inProgress": kernel_report.in_progress_data(report.in_progress),
+        "readings": {clean(name): kernel_report.moment_data(one) for name, one in report.moments.items()},
     }
 
 
@@ -239,6 +261,9 @@ def as_prometheus(report: Report) -> str:
         "# HELP netpol_ebpf_unread Things that could not be read.",
         "# TYPE netpol_ebpf_unread gauge",
         f"netpol_ebpf_unread {len(report.unread)}",
+        "# HELP netpol_ebpf_in_progress Differences that not every look saw.",
+        "# TYPE netpol_ebpf_in_progress gauge",
+        f"netpol_ebpf_in_progress {len(report.in_progress)}",
     ]
     return "\n".join(lines) + "\n"
 

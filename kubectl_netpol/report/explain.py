@@ -29,6 +29,7 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
     lines = [found.answer]
     if found.what_if is not None:
         lines += what_if_report.lines(found.what_if, with_headers)
+        lines += _in_progress_lines(found)
         lines += ["", f"Next: {found.next_step}"]
         return "\n".join(clean_lines(lines))
     for leg in found.legs:
@@ -39,8 +40,14 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
         lines += ["", f"Cause: {_cause_text(found)}"]
     if found.findings:
         lines += ["", *_finding_lines(found, wide)]
+    lines += _in_progress_lines(found)
     lines += ["", f"Next: {found.next_step}"]
     return "\n".join(clean_lines(lines))
+
+
+def _in_progress_lines(found: Explanation) -> list[str]:
+    lines = kernel_report.in_progress_lines(found.in_progress)
+    return ["", "IN PROGRESS", *lines] if lines else []
 
 
 MOST_FINDINGS = 5
@@ -197,6 +204,7 @@ def as_data(found: Explanation) -> Json:
         "kernel": kernel_report.kernel_data(found.kernel),
         "findings": [check_report.finding_data(one) for one in found.findings],
         "settingsUnread": list(found.settings_unread),
+        "inProgress": kernel_report.in_progress_data(found.in_progress),
     }
     if found.what_if is not None:
         data["whatIf"] = what_if_report.as_data(found.what_if)

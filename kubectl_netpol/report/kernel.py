@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from kubectl_netpol.kernel.conntrack import text as conntrack_text
 from kubectl_netpol.kernel.generation import Generation
 from kubectl_netpol.kernel.identity import pinned_name
 from kubectl_netpol.kernel.verdict import slot_text, slots_text, state_text, used_slots
+from kubectl_netpol.model.finding import InProgress
 from kubectl_netpol.model.flow import Direction, protocol_name
 from kubectl_netpol.model.kernel import (
     ClusterSlot,
@@ -21,12 +23,14 @@ from kubectl_netpol.model.kernel import (
     InterfaceView,
     LpmEntry,
     MapView,
+    Moment,
     PodKernel,
     ProgramView,
     Slot,
 )
 from kubectl_netpol.policy import nodes
 from kubectl_netpol.policy.world import World, node_of
+from kubectl_netpol.report.text import clean
 
 Json = dict[str, Any]
 
@@ -39,7 +43,66 @@ def header_lines(kernel: PodKernel) -> list[str]:
     pinned = "pinned" if kernel.identifier_pinned else kernel.pins_unread or "nothing is pinned under it"
     lines = [f"pod identifier  {kernel.identifier} ({pinned})"]
     lines += [f"host veth       {_interface_text(one)}" for one in kernel.interfaces]
+    if kernel.moment is not None:
+        lines.append(f"read            {moment_text(kernel.moment)}")
     return lines + difference_lines(kernel.differences)
+
+
+def moment_text(moment: Moment) -> str:
+    """`in 0.08 s at 12:00:03Z, 1.2 s after the API was asked; it held still at the 2nd reading`."""
+    seconds = moment.took_ns / 1e9
+    text = f"in {seconds:.2f} s" if seconds >= 0.01 else f"in {seconds:.3f} s"
+    if moment.at_ns:
+        text += time.strftime(" at %H:%M:%SZ", time.gmtime(min(moment.at_ns // 10**9, LAST_SECOND)))
+    if moment.api_age_ns is not None:
+        text += f", {moment.api_age_ns / 1e9:.1f} s after the API was asked"
+    if moment.steady is False:
+        text += f"; it changed at each of {moment.attempts} readings: {'; '.join(moment.changed[-2:])}"
+    elif moment.attempts > 1:
+        text += f"; it changed meanwhile, and was read {moment.attempts} times"
+    return text
+
+
+LAST_SECOND = 253402300799
+"""31 December 9999: a node may say anything."""
+
+
+def moment_data(moment: Moment | None) -> Json | None:
+    if moment is None:
+        return None
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(moment.at_ns // 10**9, LAST_SECOND)))
+    return {
+        "at": at if moment.at_ns else None,
+        "tookSeconds": round(moment.took_ns / 1e9, 6),
+        "apiAgeSeconds": None if moment.api_age_ns is None else round(moment.api_age_ns / 1e9, 6),
+        "steady": moment.steady,
+        "readings": moment.attempts,
+        "changed": [clean(text) for text in moment.changed],
+    }
+
+
+def in_progress_lines(moved: Sequence[InProgress]) -> list[str]:
+    """What not every look saw."""
+    more = len(moved) - MOST_IN_PROGRESS
+    lines = [f"  in progress: {one.text}" for one in moved[:MOST_IN_PROGRESS]]
+    return lines + ([f"  and {more} more: -o json tells all"] if more > 0 else [])
+
+
+MOST_IN_PROGRESS = 10
+
+
+def in_progress_data(moved: Sequence[InProgress]) -> list[Json]:
+    return [
+        {
+            "code": one.code or None,
+            "what": clean(one.what),
+            "subject": clean(one.subject) or None,
+            "pods": sorted(clean(f"{namespace}/{name}") for namespace, name in one.pods),
+            "secondsApart": round(one.apart_ns / 1e9, 3) if one.apart_ns else None,
+            "seen": "last" if one.came else "before",
+        }
+        for one in moved
+    ]
 
 
 def _interface_text(one: InterfaceView) -> str:
@@ -247,6 +310,7 @@ def kernel_data(kernel: PodKernel | None) -> Json | None:
         "hostVethConfirmed": kernel.veth_agrees,
         "hostVethEvidence": list(kernel.veth_evidence),
         "droppedPackets": kernel.interfaces[0].drops,
+        "reading": moment_data(kernel.moment),
         "otherInterfaces": [
             {
                 "index": one.index,

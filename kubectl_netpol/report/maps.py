@@ -7,6 +7,7 @@ from typing import Any
 
 from kubectl_netpol.kernel.generation import generation_of
 from kubectl_netpol.kernel.layouts import MAP_TYPE_NAMES
+from kubectl_netpol.model.finding import InProgress
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.kernel import Difference, DirectionView, MapView, PodKernel
 from kubectl_netpol.policy.world import World, node_of, pod_ips, ref
@@ -35,8 +36,9 @@ def as_text(
     wide: bool,
     with_headers: bool,
     odd: Sequence[Difference] = (),
+    moved: Sequence[InProgress] = (),
 ) -> str:
-    """``odd``: what is odd about the node as a whole."""
+    """``odd``: what is odd about the node as a whole. ``moved``: what not every look saw."""
     lines = [
         f"{ref(pod)} on node {node_of(pod)}",
         *(f"  {line}" for line in kernel_report.node_lines(pod, world, wide)),
@@ -49,6 +51,7 @@ def as_text(
     more = kernel_report.other_interface_lines(kernel, directions)
     lines += ["", *more] if more else []
     lines += ["", "NODE", *(f"  ! {found.code}: {found.text}" for found in odd)] if odd else []
+    lines += ["", "IN PROGRESS", *kernel_report.in_progress_lines(moved)] if moved else []
     return "\n".join(clean_lines(lines))
 
 
@@ -108,7 +111,12 @@ def _entries(maps: Sequence[MapView], view: DirectionView, world: World, wide: b
 
 
 def as_data(
-    pod: Json, kernel: PodKernel, directions: Sequence[Direction], world: World, odd: Sequence[Difference] = ()
+    pod: Json,
+    kernel: PodKernel,
+    directions: Sequence[Direction],
+    world: World,
+    odd: Sequence[Difference] = (),
+    moved: Sequence[InProgress] = (),
 ) -> Json:
     return {
         "apiVersion": API_VERSION,
@@ -118,6 +126,7 @@ def as_data(
         "nodeInfo": kernel_report.node_data(pod, world),
         **(kernel_report.kernel_data(kernel) or {}),
         "nodeDifferences": [kernel_report.difference_data(found) for found in odd],
+        "inProgress": kernel_report.in_progress_data(moved),
         "directions": [_direction_data(pod, kernel.directions[d], world) for d in directions],
     }
 

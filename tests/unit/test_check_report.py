@@ -376,7 +376,7 @@ def test_prometheus_counts_by_code_and_tells_pods():
     assert value(found, "unread") == 2
     blind = [row(attached="?"), row("b")]
     assert value(parsed(form.as_prometheus(report(rows=blind))), "pods_unread") == 1
-    assert len(found) == 2 + 3 + 3
+    assert len(found) == 2 + 3 + 4
 
 
 def test_prometheus_of_a_healthy_cluster():
@@ -384,6 +384,7 @@ def test_prometheus_of_a_healthy_cluster():
         ("netpol_ebpf_pods", frozenset()): 1,
         ("netpol_ebpf_pods_unread", frozenset()): 0,
         ("netpol_ebpf_unread", frozenset()): 0,
+        ("netpol_ebpf_in_progress", frozenset()): 0,
     }
 
 

@@ -181,7 +181,11 @@ def test_tools_are_told_whether_to_install_on_the_host(node: Node, host: bool) -
 
 
 def test_the_agent_is_read_without_a_debug_pod(node: Node) -> None:
-    assert read(replace(COMMON, via=Way.AGENT)).document is DOCUMENT
+    found = read(replace(COMMON, via=Way.AGENT)).document or {}
+    section = found.pop("consistency")
+    assert found == DOCUMENT
+    assert (section["steady"], section["attempts"]) == (None, 1), "whether it held still cannot be told that way"
+    assert section["took_ns"] > 0
     assert node.events == [("find", API, "node-a"), ("agent", "agent pod", REQUEST)]
 
 

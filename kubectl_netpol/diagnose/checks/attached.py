@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, policy_text, recreate, restart_agent, toward
@@ -172,7 +172,16 @@ def _made(case: PodCase, interface: InterfaceView, found: _Found) -> Finding:
         evidence = _order(interface, found.differences)
     if kind is findings.OTHER_MAP:
         evidence = _used_maps(interface, found.differences)
-    return case.made(kind, title, evidence, _remedies(case, kind))
+    parts = frozenset(f"{d.code} {objects(view)}" for view, d in found.differences)
+    return replace(case.made(kind, title, evidence, _remedies(case, kind)), parts=parts)
+
+
+def objects(view: DirectionView) -> str:
+    """The objects behind a difference: with others in their place it is another one, as while an agent loads anew."""
+    if view.filter is not None:
+        return f"{view.direction} program {view.filter.program_id}"
+    pinned = view.pinned_program.id if view.pinned_program else "none"
+    return f"{view.direction} without a filter, pinned {pinned}"
 
 
 def _sides(differences: Iterable[tuple[DirectionView, Difference]]) -> list[Direction]:

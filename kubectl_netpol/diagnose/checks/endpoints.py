@@ -96,7 +96,14 @@ def _drift(policy: Json, kind: Kind, drifts: list[Drift], scope: Scope) -> Findi
         _same_name(policy) if kind is findings.SAME_NAME else _remedies(policy, slices),
         subject=f"policy {ref(policy)}",
         pods=pods | (named & scope.keys),
+        parts=frozenset(part for drift in drifts for part in _parts(drift)),
     )
+
+
+def _parts(drift: Drift) -> frozenset[str]:
+    """Entries or pods, each with how it differs; of what is one whole that alone."""
+    items = drift.items | {f"{ns}/{name}" for ns, name in drift.pods}
+    return frozenset(f"{drift.code} {item}" for item in items or ("",))
 
 
 def _wanted(policy: Json, scope: Scope) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kubectl_netpol.diagnose import attached, findings
 from kubectl_netpol.diagnose.alignment import PORTS_RESOLVED_NOTE, Row, Status
-from kubectl_netpol.diagnose.checks.attached import restricting
+from kubectl_netpol.diagnose.checks.attached import objects, restricting
 from kubectl_netpol.diagnose.checks.base import NodeCase, PodCase, recreate, restart_agent, toward
 from kubectl_netpol.diagnose.direction import WRONG_ATTACHMENT, DirectionReport, missing_states
 from kubectl_netpol.kernel import identity, inventory
@@ -79,7 +80,8 @@ def _missing_states(case: PodCase) -> Iterator[Finding]:
     if lost:
         sides = " and ".join(map(str, lost))
         title = f"every packet of pod {case.name} is dropped ({sides}): its pod state is missing (key {_key(lost)})"
-        yield case.made(findings.NO_POD_STATE, title, maps, (restart_agent(case.node), recreate(case.pod)))
+        made = case.made(findings.NO_POD_STATE, title, maps, (restart_agent(case.node), recreate(case.pod)))
+        yield replace(made, parts=frozenset(objects(case.kernel.directions[direction]) for direction in lost))
 
 
 def _key(lost: Mapping[Direction, list[int]]) -> str:
@@ -112,7 +114,8 @@ def _wrong_states(case: PodCase) -> Iterator[Finding]:
                 Evidence(f"{direction}_pod_state_map {held.id} of the attached program", _states(held.states)),
                 Evidence("PolicyEndpoints and enforcing mode", f"key {key} {wanted}: {why}"),
             )
-            yield case.made(findings.WRONG_POD_STATE, title, evidence, (restart_agent(case.node), recreate(case.pod)))
+            made = case.made(findings.WRONG_POD_STATE, title, evidence, (restart_agent(case.node), recreate(case.pod)))
+            yield replace(made, parts=frozenset({objects(view)}))
             return
 
 
@@ -179,7 +182,8 @@ def _of_rows(case: PodCase, status: Status, rows: list[tuple[DirectionReport, Ro
     if closed:
         title += f": {' and '.join(map(str, sides))} is closed, although no policy restricts it"
     evidence = tuple(one for report, row in rows[:SHOWN] for one in _row_evidence(case, report, row))
-    return case.made(kind, title, evidence, _map_remedies(case, kind))
+    parts = frozenset(f"{objects(report.view)} {row.prefix}" for report, row in rows if report.view)
+    return replace(case.made(kind, title, evidence, _map_remedies(case, kind)), parts=parts)
 
 
 def _entry(row: Row) -> str:
@@ -314,7 +318,8 @@ def of_node(case: NodeCase) -> Iterator[Finding]:
                 Evidence("pods of the node", f"{len(pods)} with a network of their own"),
             )
             title = f"node {case.name} has {difference.text}"
-            yield case.made(findings.PIN_WITHOUT_POD, title, evidence, (restart_agent(case.name),))
+            made = case.made(findings.PIN_WITHOUT_POD, title, evidence, (restart_agent(case.name),))
+            yield replace(made, parts=difference.items)
         if difference.code == "POD_WITHOUT_PIN":
             yield from _without_pin(case)
     yield from _log(case)
