@@ -29,7 +29,7 @@ from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
 from kubectl_netpol.report.output import Format, emit
-from kubectl_netpol.source import SnapshotSource
+from kubectl_netpol.source import SnapshotSource, Source
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ POLICIES = {
     "policyendpoints": ("networking.k8s.aws/v1alpha1", "PolicyEndpoint"),
     "clusterpolicyendpoints": ("networking.k8s.aws/v1alpha1", "ClusterPolicyEndpoint"),
 }
-_SHAPE = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
+SHAPE_ERRORS = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
 """What an object that has not the shape of its kind raises (see ``verbs.session``)."""
 
 
@@ -56,6 +56,21 @@ class _Silent(Progress):
 
     def note(self, text: str) -> None:
         pass
+
+
+def check_of(source: Source, asked: checking.Asked, progress: Progress) -> Check:
+    """The `check` of a scope, before its nodes. Raises what `check` raises."""
+    world = World(checking.read_api(source, asked, progress))
+    pods = checking.asked_for(source, asked, world, progress)
+    return Check(world, pods, whole=not (asked.pod or asked.node), api_only=asked.api_only)
+
+
+def first_check(source: Source, asked: checking.Asked) -> Check | None:
+    """The same, or None where there is nothing that it could be about."""
+    try:
+        return check_of(source, asked, _Silent())
+    except (NetpolError, *SHAPE_ERRORS):
+        return None
 
 
 class Answers:
@@ -73,11 +88,8 @@ class Answers:
         """The `check` of the scope; None where there is nothing that it could be about."""
         source = SnapshotSource(self.snapshot)
         try:
-            world = World(checking.read_api(source, self.asked, self._quiet))
-            pods = checking.asked_for(source, self.asked, world, self._quiet)
-            whole = not (self.asked.pod or self.asked.node)
-            return Check(world, pods, whole=whole, api_only=self.asked.api_only)
-        except (NetpolError, *_SHAPE) as error:
+            return check_of(source, self.asked, self._quiet)
+        except (NetpolError, *SHAPE_ERRORS) as error:
             self._failed = _why(error)
             return None
 
@@ -139,14 +151,14 @@ class Answers:
         """None where an object does not have the shape of its kind: the bundle is worth having all the same."""
         try:
             return make()
-        except (NetpolError, *_SHAPE) as error:
+        except (NetpolError, *SHAPE_ERRORS) as error:
             self._failed = _why(error)
             return None
 
     def _yaml(self, make: Callable[[], Json]) -> str:
         try:
             data = make()
-        except (NetpolError, *_SHAPE) as error:
+        except (NetpolError, *SHAPE_ERRORS) as error:
             data = {"error": _why(error)}
         stream = io.StringIO()
         emit(stream, Format.YAML, lambda: data, lambda wide: "")

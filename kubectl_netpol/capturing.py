@@ -10,6 +10,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,16 @@ from typing import IO, Any
 
 import typer
 
-from kubectl_netpol import __version__, bundle, checking
-from kubectl_netpol.answers import Answers
+from kubectl_netpol import __version__, bundle, checking, looking
+from kubectl_netpol.answers import SHAPE_ERRORS, Answers, first_check
+from kubectl_netpol.checking import look_again, may_be_late
 from kubectl_netpol.diagnose import plan as planning
+from kubectl_netpol.diagnose.again import doubtful
+from kubectl_netpol.diagnose.check import Check, Report
 from kubectl_netpol.diagnose.checks.intent import without_agent
 from kubectl_netpol.diagnose.drops import log_request
 from kubectl_netpol.errors import BundleError, ExitCode, UsageError
+from kubectl_netpol.looking import carrying
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.node.document import check_document
 from kubectl_netpol.options import Common
@@ -31,7 +36,7 @@ from kubectl_netpol.policy.world import World, name_of, namespace_of, node_of
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.redact import objects, reading_of
 from kubectl_netpol.redact.names import Names
-from kubectl_netpol.source import SnapshotSource, Source
+from kubectl_netpol.source import Live, SnapshotSource, Source
 from kubectl_netpol.verbs import session
 
 Json = dict[str, Any]
@@ -40,6 +45,8 @@ CAPTURED_SECONDS, CAPTURED_LINES = 3600.0, 20_000
 """How much of the agent's flow log is in a bundle, of the captured pods of each node."""
 AGENT_LOG_BYTES = 1 << 19
 """Of the end of each of the agent's logs."""
+MOST_TOLD = 5
+"""Lines about what was in progress; the bundle has all of it."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +81,16 @@ def capture(common: Common, asked: Asked) -> None:
     _checked(common, asked)
     with session(common) as (origin, progress):
         progress.step("reading policies, pods, services and settings")
-        namespace = targets.parse(asked.pod, origin.namespace).namespace if asked.pod else ""
-        kinds = (*planning.EVERYTHING, planning.RIGHTS)
-        collections = origin.collections(kinds, [namespace or origin.namespace])
+        collections = _collections(origin, asked)
         world = World(Snapshot(collections))
         scope = _scope(origin, asked, world, progress)
         with _output(asked.file) as file:
-            made = _Captured(file, origin, collections, scope, asked)
-            with contextlib.closing(_readings(origin, asked, scope, world, progress)) as readings:
-                for count, (node, reading) in enumerate(readings):
-                    why = made.node(node, reading)
-                    progress.step(f"{count + 1} of {len(scope.nodes)} nodes read")
-                    if why and not asked.api_only:
-                        progress.note(f"warning: node {node}: {why}; the bundle does not hold it")
+            if isinstance(origin, Live) and not asked.api_only:
+                made = _settled(file, origin, asked, scope, world, progress)
+            else:
+                made = _Captured(file, origin, collections, scope, asked)
+                with contextlib.closing(_readings(origin, asked, scope, world, progress)) as readings:
+                    _take(made, readings, len(scope.nodes), asked, progress)
             progress.step("writing what was found")
             made.close()
         if asked.names_file and made.names is not None:
@@ -96,6 +100,112 @@ def capture(common: Common, asked: Asked) -> None:
             progress.note(f"wrote {asked.file}: {made.summary()}")
     if made.unread and not asked.api_only:
         raise typer.Exit(int(ExitCode.UNDECIDED))
+
+
+def _collections(origin: Source, asked: Asked) -> Mapping[str, Collection]:
+    namespace = targets.parse(asked.pod, origin.namespace).namespace if asked.pod else ""
+    return origin.collections((*planning.EVERYTHING, planning.RIGHTS), [namespace or origin.namespace])
+
+
+def _take(
+    made: _Captured, readings: Iterable[tuple[str, NodeReading]], count: int, asked: Asked, progress: Progress
+) -> None:
+    """Each node into the bundle, and a word about each that does not get there."""
+    for number, (node, reading) in enumerate(readings):
+        why = made.node(node, reading)
+        progress.step(f"{number + 1} of {count} nodes written")
+        if why and not asked.api_only:
+            progress.note(f"warning: node {node}: {why}; the bundle does not hold it")
+
+
+def _settled(
+    file: IO[bytes], origin: Source, asked: Asked, scope: _Scope, world: World, progress: Progress
+) -> _Captured:
+    """The nodes, and those where somebody seems to be at work a second time; then the objects that belong to that.
+
+    Nothing is written into the bundle before all is read: documents wait in a file without a name.
+    """
+    with tempfile.TemporaryFile() as waiting:
+        spool = _Spool(waiting)
+        moved = _read(spool, origin, asked, scope, world, progress)
+        for text in moved[:MOST_TOLD]:
+            progress.note(f"in progress: {text}")
+        # As they are now: the objects belong to the last look at the nodes.
+        collections = _collections(origin, asked) if spool.again else world.snapshot.collections
+        made = _Captured(file, origin, collections, scope, asked)
+        _take(made, spool.readings(moved), len(scope.nodes), asked, progress)
+    return made
+
+
+def _read(
+    spool: _Spool, origin: Source, asked: Asked, scope: _Scope, world: World, progress: Progress
+) -> tuple[str, ...]:
+    """All nodes into the spool. Returns what was in progress."""
+    doubts = _Doubts(first_check(SnapshotSource(world.snapshot, origin.namespace), asked.as_check()))
+    held: dict[str, NodeReading] = {}
+    with looking.held(origin), contextlib.closing(_readings(origin, asked, scope, world, progress)) as readings:
+        for number, (node, reading) in enumerate(readings):
+            progress.step(f"{number + 1} of {len(scope.nodes)} nodes read")
+            if doubts.late(node, reading) and len(held) < checking.MOST_HELD:
+                held[node] = reading
+                continue
+            looking.release(origin, node)
+            spool.add(node, reading)
+        first = doubts.report()
+        if first is None or not (held or doubtful(first.findings)):
+            return ()
+        requests = {node: _request(pods, world) for node, pods in scope.nodes.items()}
+        whole = not (asked.pod or asked.node)
+        report = look_again(origin, asked.as_check(), first, held, progress, whole=whole, ask=lambda _: requests)
+        spool.again = True
+        for node, reading in held.items():
+            spool.add(node, reading, looked_again=True)
+    return tuple(one.text for one in report.in_progress)
+
+
+class _Doubts:
+    """What `check` would doubt of a first look. Objects that have not the shape of their kind end the doubts only."""
+
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
+
+    def late(self, node: str, reading: NodeReading) -> bool:
+        if self._check is None:
+            return False
+        try:
+            return may_be_late(self._check, node, reading, self._check.node(node, reading))
+        except SHAPE_ERRORS:
+            self._check = None
+            return False
+
+    def report(self) -> Report | None:
+        try:
+            return None if self._check is None else self._check.report()
+        except SHAPE_ERRORS:
+            return None
+
+
+class _Spool:
+    """Readings that wait to be written, in a file: those of a large cluster do not fit into memory together."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._rows: list[tuple[str, str, int, bool]] = []
+        self.again = False
+        """Whether nodes or objects were looked at a second time."""
+
+    def add(self, node: str, reading: NodeReading, *, looked_again: bool = False) -> None:
+        data = b"" if reading.document is None else zlib.compress(json.dumps(reading.document).encode(), 1)
+        self._file.write(data)
+        self._rows.append((node, reading.reason, len(data), looked_again))
+
+    def readings(self, moved: tuple[str, ...]) -> Iterator[tuple[str, NodeReading]]:
+        """In the order in which they came. ``moved``: what was in progress, for those that were looked at twice."""
+        self._file.seek(0)
+        for node, reason, length, again in self._rows:
+            data = self._file.read(length)
+            reading = NodeReading(check_document(json.loads(zlib.decompress(data))) if data else None, reason)
+            yield node, carrying(reading, moved) if again and moved else reading
 
 
 def _checked(common: Common, asked: Asked) -> None:

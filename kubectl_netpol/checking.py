@@ -199,7 +199,7 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
         for number, (node, reading) in enumerate(readings):
             made = found.node(node, reading)
             progress.step(f"{number + 1} of {len(found.by_node)} nodes checked")
-            if len(held) < MOST_HELD and isinstance(origin, Live) and _may_be_late(found, node, reading, made):
+            if len(held) < MOST_HELD and isinstance(origin, Live) and may_be_late(found, node, reading, made):
                 held[node] = reading
                 continue
             looking.release(origin, node)
@@ -207,7 +207,7 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
                 _write_rows(rows, made, asked, progress)
         report = found.report()
         if held or (doubtful(report.findings) and isinstance(origin, Live)):
-            report = _again(origin, asked, report, held, progress, whole=whole)
+            report = look_again(origin, asked, report, held, progress, whole=whole)
     report = _without(report, asked.ignore, common)
     if live:
         _write_rows(rows, [row for row in report.rows if row.node in held], asked, progress)
@@ -228,7 +228,7 @@ def _write_rows(rows: report_form.Rows, made: Iterable[PodRow], asked: Asked, pr
     write_text(sys.stdout, "".join(f"{rows.line(_row_without(row, asked.ignore))}\n" for row in made))
 
 
-def _may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[PodRow]) -> bool:
+def may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[PodRow]) -> bool:
     """Whether what a node holds differs from the API's answer, or was not to be told: somebody may be at work. What
     the reader was refused it would be refused again."""
     if reading.document is None:
@@ -237,17 +237,27 @@ def _may_be_late(found: Check, node: str, reading: NodeReading, made: Iterable[P
     return missing or bool(unsteady(reading)) or doubtful(found.of_node(node))
 
 
-def _again(
-    origin: Source, asked: Asked, first: Report, held: dict[str, NodeReading], progress: Progress, *, whole: bool
+def look_again(
+    origin: Source,
+    asked: Asked,
+    first: Report,
+    held: dict[str, NodeReading],
+    progress: Progress,
+    *,
+    whole: bool,
+    ask: Callable[[Check], Mapping[str, Json]] = requests_of,
 ) -> Report:
-    """The API and the nodes once more, and a third time where the second look saw what the first one did not."""
+    """The API and the nodes once more, and a third time where the second look saw what the first one did not.
+
+    ``held``: the nodes with their first readings; the last ones afterwards. ``ask``: what is asked of each node.
+    """
     begun, report, before = time.monotonic_ns(), first, 0
     for last in (False, True):
         progress.step("looking again: what differs may be under way")
         time.sleep(looking.PAUSE_SECONDS)
         since = time.monotonic_ns() - begun
         try:
-            later = _second_look(origin, asked, held, progress, whole=whole)
+            later = _second_look(origin, asked, held, progress, whole=whole, ask=ask)
         except NetpolError as error:
             # The pod that was asked about is gone, or the API does not answer any more.
             progress.note(f"warning: no further look: {error.message}")
@@ -259,13 +269,19 @@ def _again(
 
 
 def _second_look(
-    origin: Source, asked: Asked, held: dict[str, NodeReading], progress: Progress, *, whole: bool
+    origin: Source,
+    asked: Asked,
+    held: dict[str, NodeReading],
+    progress: Progress,
+    *,
+    whole: bool,
+    ask: Callable[[Check], Mapping[str, Json]],
 ) -> Report:
     """All that is asked about on the held nodes, read anew. A node that cannot be read again stays as it was."""
     world = World(read_api(origin, asked, progress))
     pods = asked_for(origin, asked, world, progress)
     found = Check(world, pods, whole=whole, api_only=asked.api_only)
-    requests = {node: {**one, "thorough": True} for node, one in requests_of(found).items() if node in held}
+    requests = {node: {**one, "thorough": True} for node, one in ask(found).items() if node in held}
     for node, reading in origin.each_node(requests, asked.parallel) if requests else ():
         if reading.document is not None:
             held[node] = reading

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from kubectl_netpol.diagnose.looks import Signs, persisting
 from kubectl_netpol.errors import NetpolError
-from kubectl_netpol.model.finding import InProgress
 from kubectl_netpol.model.snapshot import NodeReading, Snapshot
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.source import Live, Source
@@ -98,19 +97,9 @@ def _open(looks: list[tuple[Signs, int]]) -> bool:
     return bool(last) if len(looks) == 1 else len(persisting(looks[-2][0], last)) < len(last)
 
 
-def with_in_progress(snapshot: Snapshot, moved: tuple[InProgress, ...]) -> Snapshot:
-    """The snapshot with what was under way in it, so that a bundle of it says so wherever it is read: of what
-    ``until_settled`` gives, its last snapshot and ``looks.moved`` of all that was seen.
-
-    It goes into the documents of the nodes that were read; a snapshot without any stays as it is.
-    """
-    texts = [one.text for one in moved]
-    nodes: Mapping[str, NodeReading] = {name: _carrying(reading, texts) for name, reading in snapshot.nodes.items()}
-    return replace(snapshot, nodes=nodes) if texts else snapshot
-
-
-def _carrying(reading: NodeReading, texts: list[str]) -> NodeReading:
+def carrying(reading: NodeReading, texts: Sequence[str]) -> NodeReading:
+    """The reading with what was in progress when it was made, so that a bundle of it says so wherever it is read."""
     section = (reading.document or {}).get("consistency")
     if reading.document is None or not section:
         return reading
-    return replace(reading, document={**reading.document, "consistency": {**section, "in_progress": texts}})
+    return replace(reading, document={**reading.document, "consistency": {**section, "in_progress": list(texts)}})

@@ -160,8 +160,25 @@ def _agent_log(section: Json, names: Names) -> Json:
     return {"files": files, "reason": names.text(section["reason"])}
 
 
+def _consistency(section: Json, names: Names) -> Json:
+    kept = ("attempts", "steady", "unchecked", "took_ns", "api_age_ns")
+    open_ = section["open"]
+    return {
+        **{key: section[key] for key in kept if key in section},
+        "changed": [names.text(text) for text in section["changed"]],
+        "open": {
+            "links": [names.link(name) for name in open_["links"]],
+            "programs": open_["programs"],
+            "maps": open_["maps"],
+            "pins": [_path(path, names) for path in open_["pins"]],
+        },
+        **({"in_progress": list(map(names.text, section["in_progress"]))} if "in_progress" in section else {}),
+    }
+
+
 _SECTIONS: dict[str, Callable[[Json, Names], Json]] = {
     "flow_log": _flow_log,
     "agent": _agent,
     "agent_log": _agent_log,
+    "consistency": _consistency,
 }

@@ -21,7 +21,7 @@ from kubectl_netpol.diagnose.looks import Sign
 from kubectl_netpol.diagnose.plan import Question, make_plan
 from kubectl_netpol.errors import UsageError
 from kubectl_netpol.model.finding import Finding, InProgress, Kind
-from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.model.snapshot import NodeReading, Snapshot
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.node.document import check_document, raw_entries
 from kubectl_netpol.policy.world import World
@@ -346,17 +346,11 @@ def test_a_node_that_never_holds_still_is_looked_at_again(monkeypatch: pytest.Mo
 # ---- what a capture can put into a bundle
 
 
-def test_a_snapshot_can_carry_what_was_in_progress() -> None:
+def test_a_reading_can_carry_what_was_in_progress() -> None:
     section = {"attempts": 1, "steady": True, "changed": [], "unchecked": [], "took_ns": 5, "open": {}}
-    snapshot = Snapshot(
-        {"pods": Collection()},
-        {"n": NodeReading({"consistency": section}), "old": NodeReading({}), "gone": NodeReading(None, "why")},
-    )
-    moved = (InProgress("x lacks y", "NPE301", "", 1_600_000_000),)
-    found = looking.with_in_progress(snapshot, moved)
-    assert found.nodes["n"].document == {
-        "consistency": {**section, "in_progress": ["NPE301 x lacks y: otherwise 1.6 s later"]}
-    }
-    assert found.nodes["old"].document == {} and found.nodes["gone"].reason == "why"
-    assert "in_progress" not in section, "the snapshot itself stays as it is"
-    assert looking.with_in_progress(snapshot, ()) is snapshot
+    texts = [InProgress("x lacks y", "NPE301", "", 1_600_000_000).text]
+    found = looking.carrying(NodeReading({"consistency": section}), texts)
+    assert found.document == {"consistency": {**section, "in_progress": ["NPE301 x lacks y: otherwise 1.6 s later"]}}
+    assert "in_progress" not in section, "the reading itself stays as it is"
+    old, gone = NodeReading({}), NodeReading(None, "why")
+    assert looking.carrying(old, texts) is old and looking.carrying(gone, texts) is gone
