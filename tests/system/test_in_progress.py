@@ -293,3 +293,29 @@ def test_a_kept_pod_stays_and_is_used_for_both_looks(user: User) -> None:
         assert counted(user, before) == (made, 2)
     [kept] = user.debug_pods()
     user.lab.server.delete("Pod", kept, "kube-system", grace_seconds=0)
+
+
+@pytest.mark.parametrize("who", ["agent", "controller"])
+def test_a_capture_carries_what_was_in_progress(user: User, who: str, tmp_path: Path) -> None:
+    comes = late_agent(user) if who == "agent" else late_controller(user)
+    out = tmp_path / "b.tar.gz"
+    with after_the_first_reading(comes):
+        done = user.run("capture", "-A", "-f", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "in progress: NPE" in done.stderr and "0 findings" in done.stderr
+    checked = user.run("check", "-A", "--bundle", str(out), "-o", "json", KUBECONFIG="/nonexistent")
+    assert (checked.returncode, json.loads(checked.stdout)["findings"]) == (0, [])
+    explained = user.run("explain", "pod/nginx", "--bundle", str(out), KUBECONFIG="/nonexistent")
+    assert explained.returncode == 0 and "in progress" in explained.stdout
+    live = user.run("explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80")
+    again = user.run("explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80", "--bundle", str(out))
+    assert live.returncode == again.returncode == 0
+
+
+def test_a_capture_of_a_fault_has_the_fault(user: User, tmp_path: Path) -> None:
+    late_agent(user)
+    out = tmp_path / "b.tar.gz"
+    done = user.run("capture", "pod/nginx", "--redact", "-f", str(out))
+    assert done.returncode == 0 and "1 finding" in done.stderr, done.stderr
+    assert "in progress" not in done.stderr
+    assert user.run("check", "-A", "--bundle", str(out)).returncode == 1

@@ -354,6 +354,27 @@ def test_sections_that_are_not_known_are_left_out():
     assert "of_a_later_reader" not in made and "secret" not in json.dumps(made)
 
 
+def test_what_changed_while_it_was_read_is_renamed_alike():
+    document = next(iter(checked(article()).nodes.values())).document
+    names = Names(KEY)
+    names.know_pods([("shop", "cart-7d4f")])
+    veth, pin = veth_names("shop", "cart-7d4f")[0], "maps/cart@shop_ingress_map"
+    section = {
+        "attempts": 2,
+        "steady": False,
+        "changed": [f"filter {veth} ingress: program 12 -> 15"],
+        "open": {"links": [veth], "programs": [12], "maps": [], "pins": [pin]},
+        "unchecked": [],
+        "took_ns": 5,
+        "in_progress": ["NPE301 pod shop/cart-7d4f lacks 10.1.2.3/32"],
+    }
+    made = check_document(documents.document({**document, "consistency": section}, names))["consistency"]
+    renamed = veth_names(names.name("shop"), names.name("cart-7d4f"))[0]
+    assert made["open"]["links"] == [renamed] and made["changed"] == [f"filter {renamed} ingress: program 12 -> 15"]
+    assert made["open"]["pins"] == [f"maps/{names.name('cart@shop')}_ingress_map"]
+    assert not re.search(r"shop|cart|10\.1\.2\.3", json.dumps(made))
+
+
 def test_an_unknown_field_of_an_object_is_renamed():
     pod = {"metadata": {"name": "a", "namespace": "b"}, "spec": {"later": {"words": ["secret", {"deep": "acme-7"}]}}}
     names = Names(KEY)
