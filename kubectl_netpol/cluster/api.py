@@ -96,7 +96,8 @@ class Api:
         try:
             for line in _lines(response):
                 event = json.loads(line)
-                yield str(event.get("type")), event.get("object") or {}
+                found = event.get("object")
+                yield str(event.get("type")), found if isinstance(found, dict) else {}
         except Exception as error:
             if isinstance(error, (ApiError, ConnectionFailed)):
                 raise
@@ -131,9 +132,10 @@ class Api:
             if token:
                 page["continue"] = token
             body = self._json("GET", path, page)
-            found = body.get("items")
-            items.extend(item for item in found or () if isinstance(item, dict))
-            metadata = body.get("metadata") or {}
+            found, metadata = body.get("items") or [], body.get("metadata") or {}
+            if not isinstance(found, list) or not isinstance(metadata, dict):
+                raise ApiError(0, "BadAnswer", f"GET {path}: the answer is not a list of objects")
+            items.extend(item for item in found if isinstance(item, dict))
             version = version or str(metadata.get("resourceVersion") or "")
             token = str(metadata.get("continue") or "")
             if not token:
@@ -153,7 +155,7 @@ class Api:
         data = self._read(response, method, path)
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not JSON ({error})") from error
         if not isinstance(document, dict):
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object")
@@ -245,7 +247,7 @@ def _status_of(data: bytes) -> tuple[str, str]:
     try:
         status = json.loads(data)
         return str(status.get("reason") or ""), str(status.get("message") or "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return "", data[:300].decode("utf-8", "replace")
 
 
