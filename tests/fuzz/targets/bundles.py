@@ -45,7 +45,7 @@ def read_bundle(data: bytes) -> str:
 def outcome(path: str) -> str:
     snapshot = bundle.read(path)
     source = bundle.BundleSource(path)
-    found = list(source.each_node(dict.fromkeys(snapshot.nodes, {}), 1))
+    found = list(source.each_node({name: {} for name in snapshot.nodes}, 1))
     whole = snapshot.collections, sorted(snapshot.nodes), snapshot.taken_at, snapshot.namespace
     return digest((whole, sorted(found, key=lambda one: one[0])))
 
