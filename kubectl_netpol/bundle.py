@@ -24,8 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from kubectl_netpol import archive
 from kubectl_netpol.errors import BundleError, NodeError
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.node import json_text
 from kubectl_netpol.node.document import check_document
 
 Json = dict[str, Any]
@@ -137,18 +139,22 @@ def _contents(path: str) -> Iterator[None]:
 
 def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Json]]:
     """The members that are wanted, one by one; the file is read to its end for its checksum."""
-    total = 0
-    # Not tarfile's own "r|gz": that one neither checks the checksum nor misses the end of a truncated file.
-    with gzip.GzipFile(fileobj=file, mode="rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-        for count, member in enumerate(tar):
+    total, seen = 0, set()
+    with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+        for count, (tar, member) in enumerate(archive.members(plain)):
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
                 raise BundleError(f"{path}: the bundle is larger than a bundle can be")
             total += member.size
-            if not member.isfile() or not MEMBER.match(member.name) or not wanted(member.name):
+            if not member.isfile() or not MEMBER.match(member.name):
+                continue
+            if member.name in seen:
+                raise BundleError(f"{path}: it holds {member.name} twice")
+            seen.add(member.name)
+            if not wanted(member.name):
                 continue
             content = tar.extractfile(member)
             assert content is not None
-            document = json.loads(content.read())
+            document = json_text.loads(archive.text_of(content))
             if not isinstance(document, dict):
                 raise BundleError(f"{path}: {member.name} is not a JSON object")
             yield member.name, document

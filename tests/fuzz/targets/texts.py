@@ -170,7 +170,10 @@ CLOUDWATCH = (
     "2026-01-02T03:04:05+01:00 Node: n;SIP: 10.0.4.5;SPORT: 5;DIP: 10.0.4.6;DPORT: 80;PROTOCOL: UDP;"
     "PolicyVerdict: DENY;Tier: ADMIN"
 )
-ERROR = '{"level":"error","ts":"2026-01-02T03:04:05.000Z","msg":"BPF map update failed","error":{"code":[1,null]},"stacktrace":"a\\nb"}'
+ERROR = (
+    '{"level":"error","ts":"2026-01-02T03:04:05.000Z","msg":"BPF map update failed",'
+    '"error":{"code":[1,null]},"stacktrace":"a\\nb"}'
+)
 
 
 def encoded(*texts: str) -> Callable[[], tuple[bytes, ...]]:
@@ -183,7 +186,7 @@ NA_CLI = (
     "Key :  0\nState -  1\nKey :  1\nState -  2\nDone reading all entries\n",
     "Failed to execute the cmd -  unable to get first key: no such file or directory\n",
 )
-LINES = tuple(json.dumps(json.loads(line)) for line in (FLOW, FIELDS)) + (FLOW, FIELDS, CLOUDWATCH)
+LINES = (*(json.dumps(json.loads(line)) for line in (FLOW, FIELDS)), FLOW, FIELDS, CLOUDWATCH)
 TARGETS = (
     Target("na_cli", read_na_cli, encoded(*NA_CLI), mutation.text_input, (NodeError,), short=250, long=120_000),
     Target(

@@ -142,12 +142,13 @@ def _collections() -> bytes:
     found["namespaces"].append(builders.namespace("shop", {"a": "b"}))
     found["nodes"] = [builders.node(), *found["nodes"]]
     rule = {"cidr": "10.0.0.0/8", "action": "Deny", "ports": [{"port": 80, "protocol": "TCP"}]}
+    end = {"name": "accesstrue", "namespace": "default", "podIP": "10.0.1.218", "hostIP": "10.0.0.1"}
     found["clusterpolicyendpoints"] = [
         {
             "metadata": {"name": "deny-all-x1"},
             "spec": {
                 "policyRef": {"name": "deny-all"}, "tier": "Admin", "priority": 5, "ingress": [rule], "egress": [],
-                "podSelectorEndpoints": [{"name": "accesstrue", "namespace": "default", "podIP": "10.0.1.218", "hostIP": "10.0.0.1"}],
+                "podSelectorEndpoints": [end],
             },
         }
     ]  # fmt: skip
