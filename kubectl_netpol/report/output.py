@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from typing import IO, Any
 
 from kubectl_netpol.errors import OutputError
@@ -46,6 +47,36 @@ def write_text(stream: IO[str], text: str) -> None:
     _guarded(stream, write)
 
 
+def json_text(data: Json, indent: int | None = None) -> str:
+    """ASCII only: escapes whatever a name could send to a terminal. DEL is ASCII, and only ever inside of a string."""
+    import json
+
+    return json.dumps(data, indent=indent).replace("\x7f", "\\u007f")
+
+
+def yaml_text(data: Json) -> str:
+    """ASCII only. A text with a control character is one line with escapes: folded over several, it would look like
+    fields of its own."""
+    import yaml
+
+    return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=False, width=1000))
+
+
+@cache
+def _dumper() -> Any:
+    # PyYAML is imported when it is needed: it takes a part of the time of a short command.
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+    Dumper.add_representer(str, text)
+    return Dumper
+
+
 def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
     try:
         write()
@@ -62,14 +93,9 @@ def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
 
 def _write(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable[[bool], str]) -> None:
     if form is Format.JSON:
-        import json
-
-        # ASCII only: escapes whatever a name could send to a terminal.
-        stream.write(json.dumps(data(), indent=2) + "\n")
+        stream.write(json_text(data(), indent=2) + "\n")
     elif form is Format.YAML:
-        import yaml
-
-        stream.write(yaml.safe_dump(data(), sort_keys=False, allow_unicode=False, width=1000))
+        stream.write(yaml_text(data()))
     else:
         colour = wants_colour(stream)
         for line in text(form is Format.WIDE).splitlines():
