@@ -71,7 +71,9 @@ def _dumper() -> Any:
         pass
 
     def text(dumper: Any, value: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+        # Half a surrogate pair, which JSON can hold, would make the whole text unreadable.
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return dumper.represent_scalar("tag:yaml.org,2002:str", whole, style=None if whole.isprintable() else '"')
 
     Dumper.add_representer(str, text)
     return Dumper

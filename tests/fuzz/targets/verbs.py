@@ -87,15 +87,15 @@ def read_snapshot(data: bytes) -> str:
     return hashlib.sha256(f"{code} {out} {err}".replace(folder, "").encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def answer(words: list[str], given: str = "") -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of one command line."""
+def answer(words: list[str], given: str = "", writes: bool = False) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of one command line. ``writes``: it may write and send."""
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         stdin(given.encode("utf-8", "replace")),
         patch("typer.main.get_command", command),
-        unchanged_world(),
+        unchanged_world(writes),
     ):
         code = run(words)
     return code, out.getvalue(), err.getvalue()
