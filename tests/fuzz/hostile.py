@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
+
+import pytest
+import yaml
 
 from tests.fuzz.targets import verbs
 from tests.unit import builders
@@ -17,6 +21,8 @@ EVIL = (
     "\x1b[31m\x1b]0;t\x07\x1b]8;;http://x\x1b\\\x9b1m\x9d\r\b\x00\x7f\x85\x0b\x0c\x1c\n\nFORGED ok\t"
     "\u202e\u2066\u200b\u200d\u2028\u2029\ufeff\ud800\ue000\U000e0041\u2029FORGED"
 )
+FILE = EVIL.replace("\x00", "").replace("/", "").replace("\ud800", "\udc80")
+"""What a name of a file can be."""
 NEWLINE, BLANK = "\nFORGED ok", " FORGED ok"
 KEYED = ("labels", "annotations", "matchLabels", "selector", "data", "nodeSelector")
 """Objects whose keys are texts from outside too."""
@@ -134,3 +140,18 @@ def problems(out: str, err: str) -> list[str]:
     if err.count("error: ") > 1 and re.search(r"(?m)^error: .*\n(.*\n)*error: ", err):
         found.append(f"two errors: {err!r}")
     return found
+
+
+LONG = "NETPOL_FUZZ_LONG" in os.environ
+
+
+def forms(words: list[str]) -> tuple[str, ...]:
+    return verbs.FORMS if words[0] == "check" else verbs.FORMS[:4]
+
+
+def parsed(form: str, out: str) -> None:
+    """What is for machines is what they can read."""
+    if form == "json" and out:
+        json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in {out!r}"))
+    if form == "yaml" and out:
+        yaml.load(out, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
