@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import pytest
-import yaml
-
 from tests.fuzz.targets import verbs
 from tests.unit import builders
 
@@ -147,11 +144,3 @@ LONG = "NETPOL_FUZZ_LONG" in os.environ
 
 def forms(words: list[str]) -> tuple[str, ...]:
     return verbs.FORMS if words[0] == "check" else verbs.FORMS[:4]
-
-
-def parsed(form: str, out: str) -> None:
-    """What is for machines is what they can read."""
-    if form == "json" and out:
-        json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in {out!r}"))
-    if form == "yaml" and out:
-        yaml.load(out, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

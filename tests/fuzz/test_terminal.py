@@ -18,7 +18,7 @@ from kubectl_netpol.errors import NodeError
 from kubectl_netpol.node.document import check_document
 from kubectl_netpol.progress import Progress
 from tests.fuzz import hostile
-from tests.fuzz.hostile import BLANK, EVIL, FILE, LONG, NEWLINE, forms, parsed, problems
+from tests.fuzz.hostile import BLANK, EVIL, FILE, LONG, NEWLINE, forms, problems
 from tests.fuzz.targets import verbs
 from tests.fuzz.targets.manifests import RULES
 from tests.unit import builders
@@ -86,7 +86,7 @@ def test_texts_of_objects_and_nodes(seed: int, tmp_path: Path) -> None:
                     out,
                     err,
                 )
-                parsed(form, out)
+                verbs.parsed(form, out)
 
 
 def test_places_that_are_refused(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_names_that_are_hostile_everywhere(words: list[str], tmp_path: Path) -> 
         assert (code in (0, 1, 3)) is ("--without" not in words), (words, form, out, err)
         assert not problems(out, err), (words, form, problems(out, err), out, err)
         assert "FORGED" in out + err or words[0] == "doctor" or form == "prometheus"
-        parsed(form, out)
+        verbs.parsed(form, out)
 
 
 @pytest.mark.parametrize("words", hostile.QUESTIONS, ids=" ".join)
@@ -144,7 +144,7 @@ def test_the_reason_why_a_node_was_not_read(tmp_path: Path) -> None:
         for form in forms(words):
             _, out, err = verbs.answer(command(words, form, path))
             assert not problems(out, err), (words, form, problems(out, err), out, err)
-            parsed(form, out)
+            verbs.parsed(form, out)
 
 
 def test_the_head_of_a_bundle(tmp_path: Path) -> None:

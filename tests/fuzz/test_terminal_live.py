@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from kubectl_netpol.cluster import stream
 from kubectl_netpol.node import agent_pod, debug_pod
-from tests.fuzz.hostile import EVIL, FILE, LONG, forms, parsed, problems
+from tests.fuzz.hostile import EVIL, FILE, LONG, forms, problems
 from tests.fuzz.targets import verbs
 from tests.unit import builders
 from tests.unit.test_api import Answer, Request, Server
@@ -72,7 +73,7 @@ def test_refusals_of_the_api(code: int, body: Any, server: Server, tmp_path: Pat
         result, out, err = verbs.answer([*words, "-o", form, *given], writes=True)
         assert result in (0, 1, 2, 3) and not problems(out, err), (words, form, out, err)
         assert "internal error" not in err, err
-        parsed(form, out)
+        verbs.parsed(form, out)
 
 
 class Cluster:
@@ -124,6 +125,13 @@ REFUSED: tuple[tuple[str, ...], ...] = (
 )
 
 
+KINDS, WAYS = ("garbage", "error", "cut", "missing", "killed"), ("python", "tools", "agent")
+EXECS = [
+    *product(KINDS, WAYS, ((), *REFUSED) if LONG else ((),)),
+    *([] if LONG else product(("error",), ("python",), REFUSED)),
+]
+
+
 def leftovers() -> list[Json]:
     from kubectl_netpol.node.debug_pod import DebugPodOptions, manifest
 
@@ -138,14 +146,10 @@ def leftovers() -> list[Json]:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("refuse", [(), *REFUSED], ids=str)
-@pytest.mark.parametrize("way", ["python", "tools", "agent"])
-@pytest.mark.parametrize("kind", ["garbage", "error", "cut", "missing", "killed"])
+@pytest.mark.parametrize(("kind", "way", "refuse"), EXECS, ids=str)
 def test_what_an_exec_says(
     kind: str, way: str, refuse: tuple[str, ...], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if refuse and (kind, way) != ("error", "python") and not LONG:
-        pytest.skip("one kind of exec is enough for refusals")
     raw = EVIL.encode("utf-8", "surrogatepass")
     result = {
         "garbage": stream.ExecResult(raw, raw, 0),
@@ -182,7 +186,7 @@ def test_what_an_exec_says(
             code, out, err = verbs.answer([*words, "-o", form, *given, *more], writes=True)
         assert code in (0, 1, 2, 3) and not problems(out, err), (words, form, problems(out, err), out, err)
         assert "internal error" not in err, err
-        parsed(form, out)
+        verbs.parsed(form, out)
 
 
 def test_capture_says_what_it_could_not_read(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

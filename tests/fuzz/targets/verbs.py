@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import tempfile
 import unicodedata
 from functools import cache
@@ -16,8 +17,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
+from xml.etree import ElementTree
 
 import typer
+import yaml
 from typer.main import get_command
 
 from kubectl_netpol import bundle
@@ -59,6 +62,28 @@ def controls(text: str) -> list[str]:
     ]
 
 
+SERIES = re.compile(r'(# (HELP|TYPE) netpol_ebpf_\w+ .*|netpol_ebpf_\w+(\{(\w+="([^"\\]|\\[\\"n])*",?)+\})? \d+)')
+
+
+def parsed(form: str, out: str) -> None:
+    """What is for machines is what they can read."""
+    if not out:
+        return
+    if form == "json":
+        json.loads(out, parse_constant=_refused)
+    elif form == "yaml":
+        yaml.load(out, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    elif form == "junit":
+        ElementTree.fromstring(out)
+    elif form == "prometheus":
+        odd = [line for line in out.splitlines() if not SERIES.fullmatch(line)]
+        assert not odd, odd
+
+
+def _refused(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
 def asked(question: Any, form: Any) -> list[str]:
     number = question if isinstance(question, int) else 0
     words = QUESTIONS[number % len(QUESTIONS)]
@@ -81,6 +106,7 @@ def read_snapshot(data: bytes) -> str:
     assert code in (0, 1, 2, 3), code
     assert "internal error" not in err, err
     assert not controls(out + err), (controls(out + err), out, err)
+    parsed(asked(found.get("question"), found.get("form"))[-1], out)
     if found.get("nodes_only"):
         # A checked document has no shape that a verb does not know.
         assert "does not have the shape of its kind" not in err, err
@@ -163,8 +189,6 @@ def _collections() -> bytes:
 
 
 def yaml_object(text: str) -> Json:
-    import yaml
-
     return yaml.safe_load(text)  # type: ignore[no-any-return]
 
 
