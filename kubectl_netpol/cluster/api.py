@@ -137,9 +137,11 @@ class Api:
                 raise ApiError(0, "BadAnswer", f"GET {path}: the answer is not a list of objects")
             items.extend(item for item in found if isinstance(item, dict))
             version = version or str(metadata.get("resourceVersion") or "")
-            token = str(metadata.get("continue") or "")
+            before, token = token, str(metadata.get("continue") or "")
             if not token:
                 return Listing(tuple(items), version)
+            if token == before:
+                raise ApiError(0, "BadAnswer", f"GET {path}: the list does not end: its next page is this one")
 
     def _json(self, method: str, path: str, query: Mapping[str, str], body: Json | None = None) -> Json:
         timeout = self.connection.request_timeout or DEFAULT_TIMEOUT

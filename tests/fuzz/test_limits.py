@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import bundles, node
+from tests.fuzz.targets import api, bundles, node
 
 ZEROS = 16 << 20
 MEMORY = 1 << 30
@@ -103,7 +103,10 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "keys.yaml", b"? " * (1 << 20)
     yield "json.yaml", b'{"a":' * (1 << 19)
     yield "number.yaml", b"a: " + b"9" * (3 << 20)
-    yield "key.yaml", b'{"' + b"k" * (1 << 21) + b'": 1, "' + b"k" * (1 << 20) + b'": 2'
+    key = b"k" * (1 << 20)
+    yield "key.yaml", b'{"' + key + b'": 1, "' + key + b'": 2}'
+    yield "key-yaml.yaml", b"? " + key + b"\n: 1\n? " + key + b"\n: 2\n"
+    yield "tag.yaml", b"a: !<" + key + b"> 1"
 
 
 def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
@@ -167,3 +170,14 @@ def test_numbers_that_json_does_not_have(number: str, tmp_path: Path) -> None:
     found = bundles.members()
     found["cluster/pods.json"] = json.dumps(found["cluster/pods.json"])[:-1] + f', "x": {number}}}'
     assert "b.tar.gz" in read(gzip.compress(bundles.archive(found)), tmp_path)
+
+
+# ---- lists
+
+
+def test_a_list_whose_next_page_is_the_same_one() -> None:
+    from kubectl_netpol.errors import ApiError
+
+    page = json.dumps({"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "t"}}).encode()
+    with pytest.raises(ApiError, match="does not end"):
+        api.client([api.Response(200, {}, page) for _ in range(5)]).list("/api/v1/pods")
