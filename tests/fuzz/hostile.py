@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from kubectl_netpol.policy.world import name_of
 from tests.fuzz.targets import verbs
 from tests.unit import builders
 
@@ -102,19 +102,16 @@ def renamed(text: str) -> Json:
             return [other(one, key) for one in value]
         if isinstance(value, str) and value in NAMES:
             return f"{value}-{text}"
-        if key in ("nodeName", "name") and value == builders.NODE:
-            return f"{value}{text}"
         return value
 
     found = whole()
     objects = other(found["collections"])
     nginx = next(pod for pod in objects["pods"] if pod["metadata"]["name"].startswith("nginx"))
     old = found["nodes"][builders.NODE]
-    document = builders.pod_document(
-        {**copy.deepcopy(nginx), "status": builders.NGINX["status"]}, ingress=builders.ACCESS_MAP
-    )
+    owner = {**nginx, "metadata": {**nginx["metadata"], "name": name_of(nginx)}}
+    document = builders.pod_document(owner, ingress=builders.ACCESS_MAP)
     kept = {name: old[name] for name in ("flow_log", "agent", "notes", "errors", "clock")}
-    return {"nodes": {f"{builders.NODE}{text}": {**document, **kept}}, "collections": objects}
+    return {"nodes": {builders.NODE: {**document, **kept}}, "collections": objects}
 
 
 # ---- what is seen

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -158,6 +159,30 @@ def test_the_head_of_a_bundle(tmp_path: Path) -> None:
         for words in (["check", "-A"], ["explain", "pod/nginx"], ["check"]):
             _, out, err = verbs.answer(command(words, "table", path))
             assert not problems(out, err), (field, words, out, err)
+
+
+SHELL = "; $(reboot) `reboot` | reboot > x & '\" --all"
+
+
+def commands(out: str) -> list[str]:
+    """What a user would paste: from `kubectl` to the end of the line."""
+    return [line[line.rindex("kubectl ") :] for line in out.split("\n") if "kubectl " in line]
+
+
+def test_a_command_to_paste_is_one_command(tmp_path: Path) -> None:
+    path, seen = tmp_path / "b.tar.gz", 0
+    names = [place for place in hostile.places(hostile.whole()) if place[-1] in ("name", "namespace", "nodeName")]
+    snapshots = [hostile.renamed(SHELL), hostile.renamed("--all")]
+    snapshots += [hostile.with_text(hostile.whole(), [place], SHELL) for place in names if place not in refused()]
+    for snapshot in snapshots:
+        verbs.write(snapshot, path)
+        for words in (["explain", "pod/nginx", "--from", "10.9.9.9"], ["explain", "pod/nginx"], ["check", "-A"]):
+            _, out, err = verbs.answer([*words, "-o", "wide", "--bundle", str(path)])
+            for line in commands(out + "\n" + err):
+                seen += 1
+                assert not re.search(r"[$`;|&>'\"]\W*reboot", line), line
+                assert not re.search(r"\s--all\b(?!-)", line), line
+    assert seen > 100
 
 
 # ---- the command line, files
