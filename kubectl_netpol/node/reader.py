@@ -379,7 +379,7 @@ HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11
 READABLE_TYPES = (HASH, ARRAY, LRU_HASH, LPM_TRIE)
 """Map types whose lookup changes nothing. Queues and ring buffers are consumed by reading: never touched."""
 MOST_OBJECTS = 1 << 20
-MOST_USED_MAPS = 1 << 16
+MOST_USED_MAPS = 1 << 12
 """Of one program; the verifier takes 64 (MAX_USED_MAPS)."""
 UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP)
 
