@@ -172,7 +172,8 @@ class Api:
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        # Half a surrogate pair, which JSON can hold: the server will say that it does not know that token.
+        url = f"{self.host}{path}" + (f"?{urlencode(query, errors='replace')}" if query else "")
         self.requests += 1
         try:
             return self._pool_manager().request(

@@ -212,6 +212,7 @@ def test_names_of_a_kubeconfig(tmp_path: Path) -> None:
         ["--kubeconfig", str(path), "-s", f"http://127.0.0.1:9/{FILE}"],
         ["--kubeconfig", str(path), "-s", EVIL],
         ["--kubeconfig", str(path), "--as", EVIL],
+        ["--kubeconfig", str(path), "--token", EVIL],
     ):
         code, out, err = verbs.answer(["maps", verbs.POD, *words], writes=True)
         assert code in (2, 3) and not problems(out, err), (words, out, err)
