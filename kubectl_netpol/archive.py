@@ -48,13 +48,12 @@ def members(plain: gzip.GzipFile) -> Iterator[tuple[tarfile.TarFile, tarfile.Tar
             yield tar, member
 
 
-def text_of(content: IO[bytes]) -> bytes:
-    """A JSON member, read no further than its values may go. Raises ``ValueError``."""
+def text_of(content: IO[bytes], left: int) -> tuple[bytes, int]:
+    """A JSON member, read no further than ``left`` values; how many are left after it. Raises ``ValueError``."""
     parts: list[bytes] = []
-    found = 0
     while part := content.read(CHUNK):
-        found += json_text.values(part)
-        if found > json_text.MOST_VALUES:
+        left -= json_text.values(part)
+        if left < 0:
             raise ValueError(f"more than {json_text.MOST_VALUES} values")
         parts.append(part)
-    return b"".join(parts)
+    return b"".join(parts), left

@@ -139,7 +139,7 @@ def _contents(path: str) -> Iterator[None]:
 
 def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Json]]:
     """The members that are wanted, one by one; the file is read to its end for its checksum."""
-    total, seen = 0, set()
+    total, seen, left = 0, set(), json_text.MOST_VALUES
     with gzip.GzipFile(fileobj=file, mode="rb") as plain:
         for count, (tar, member) in enumerate(archive.members(plain)):
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
@@ -154,7 +154,8 @@ def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Itera
                 continue
             content = tar.extractfile(member)
             assert content is not None
-            document = json_text.loads(archive.text_of(content))
+            text, left = archive.text_of(content, left)
+            document = json_text.loads(text)
             if not isinstance(document, dict):
                 raise BundleError(f"{path}: {member.name} is not a JSON object")
             yield member.name, document

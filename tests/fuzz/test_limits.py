@@ -84,6 +84,9 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "sparse-pax.tar.gz", gzip.compress(pax_sparse()) + repeated(b"1\n", 1 << 30)
     yield "holes.tar.gz", gzip.compress(header(b"0", 1 << 60))
     yield "values.tar.gz", gzip.compress(header(b"0", 1 << 29) + b"[") + repeated(b"[],", 1 << 29)
+    some = b"[" + b"[]," * (4 << 20) + b"0]"
+    some = b"".join(header(b"0", len(some), f"cluster/{kind}.json") + some + bytes(-len(some) % 512) for kind in "abc")
+    yield "members.tar.gz", gzip.compress(some, 1)
     yield "deep.tar.gz", gzip.compress(header(b"0", 1 << 24) + b"[" * (1 << 24))
     values = b"[" + b"[]," * (40 << 20) + b"0]"
     yield "values.answer", node.framed(zlib.compress(values, 1))
