@@ -26,8 +26,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from kubectl_netpol import archive
 from kubectl_netpol.errors import BundleError, NodeError
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
+from kubectl_netpol.node import json_text
 from kubectl_netpol.node.document import check_document
 from kubectl_netpol.source import NOT_IN_THE_BUNDLE, SnapshotSource
 
@@ -218,20 +220,29 @@ def _contents(path: str) -> Iterator[None]:
         raise BundleError(f"{path}: the bundle is damaged: {what}") from error
 
 
-def _members(file: IO[bytes], path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Json]]:
-    """The members that are wanted, one by one; the file is read to its end for its checksum."""
-    total = 0
-    # Not tarfile's own "r|gz": that one neither checks the checksum nor misses the end of a truncated file.
-    with gzip.GzipFile(fileobj=file, mode="rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-        for count, member in enumerate(tar):
+def _members(
+    file: IO[bytes], path: str, wanted: Callable[[str], bool], *, together: bool = True
+) -> Iterator[tuple[str, Json]]:
+    """The members that are wanted, one by one; the file is read to its end for its checksum. ``together``: they will
+    all be in memory, so that there is a bound on all of them and not on each."""
+    total, seen, left = 0, set(), json_text.MOST_VALUES
+    with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+        for count, (tar, member) in enumerate(archive.members(plain)):
             if count >= MOST_MEMBERS or member.size > LARGEST_MEMBER or total + member.size > LARGEST_TOTAL:
                 raise BundleError(f"{path}: the bundle is larger than a bundle can be")
             total += member.size
-            if not member.isfile() or not MEMBER.match(member.name) or not wanted(member.name):
+            if not member.isfile() or not MEMBER.match(member.name):
+                continue
+            if member.name in seen:
+                raise BundleError(f"{path}: it holds {member.name} twice")
+            seen.add(member.name)
+            if not wanted(member.name):
                 continue
             content = tar.extractfile(member)
             assert content is not None
-            document = json.loads(content.read())
+            text, rest = archive.text_of(content, left)
+            left = rest if together else left
+            document = json_text.loads(text)
             if not isinstance(document, dict):
                 raise BundleError(f"{path}: {member.name} is not a JSON object")
             yield member.name, document
@@ -315,7 +326,7 @@ class BundleSource(SnapshotSource):
 
     def _documents(self) -> Iterator[tuple[str, NodeReading]]:
         with _opened(self._path) as file, _archive(self._path):
-            for _, body in _members(file, self._path, lambda name: name.startswith(NODES)):
+            for _, body in _members(file, self._path, lambda name: name.startswith(NODES), together=False):
                 with _contents(self._path):
                     read = _node(body)
                 yield read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from kubectl_netpol.options import Common, Way, duration, with_flags
 from kubectl_netpol.policy.world import World, node_of, on_host_network, ref
 from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import drops as report
-from kubectl_netpol.report.output import Format, emit, yaml_of
+from kubectl_netpol.report.output import Format, emit, json_text, yaml_text
 from kubectl_netpol.source import Source
 from kubectl_netpol.verbs import session, snapshot_of
 
@@ -215,6 +214,6 @@ def _documents(rows: Iterable[DropRow], form: Format) -> Iterator[str]:
     """One JSON object a line, or one YAML document a row."""
     for row in sorted(rows, key=lambda row: row.last or 0.0):
         if form is Format.JSON:
-            yield json.dumps(report.row_data(row))
+            yield json_text(report.row_data(row))
         else:
-            yield "---\n" + yaml_of(report.row_data(row)).rstrip()
+            yield "---\n" + yaml_text(report.row_data(row)).rstrip()

@@ -17,6 +17,8 @@ from kubectl_netpol.policy.world import CLUSTER_POLICY, COLLECTIONS
 Json = dict[str, Any]
 
 LARGEST = 4 << 20
+LONGEST_WHY = 300
+"""Characters of an error."""
 SUFFIXES = (".json", ".yaml", ".yml")
 """Of the files that kubectl reads in a directory."""
 NAMED = 3
@@ -120,7 +122,9 @@ def _objects(path: str) -> Iterator[Json]:
 
 
 def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Why a file is not taken may hold a key of it, which can be the whole file."""
+    cut = text if len(text) <= LONGEST_WHY else f"{text[:LONGEST_WHY]}..."
+    return "".join(c if c.isprintable() else " " for c in cut)
 
 
 def _kind(document: Json) -> str:

@@ -96,7 +96,8 @@ class Api:
         try:
             for line in _lines(response):
                 event = json.loads(line)
-                yield str(event.get("type")), event.get("object") or {}
+                found = event.get("object")
+                yield str(event.get("type")), found if isinstance(found, dict) else {}
         except Exception as error:
             if isinstance(error, (ApiError, ConnectionFailed)):
                 raise
@@ -131,13 +132,16 @@ class Api:
             if token:
                 page["continue"] = token
             body = self._json("GET", path, page)
-            found = body.get("items")
-            items.extend(item for item in found or () if isinstance(item, dict))
-            metadata = body.get("metadata") or {}
+            found, metadata = body.get("items") or [], body.get("metadata") or {}
+            if not isinstance(found, list) or not isinstance(metadata, dict):
+                raise ApiError(0, "BadAnswer", f"GET {path}: the answer is not a list of objects")
+            items.extend(item for item in found if isinstance(item, dict))
             version = version or str(metadata.get("resourceVersion") or "")
-            token = str(metadata.get("continue") or "")
+            before, token = token, str(metadata.get("continue") or "")
             if not token:
                 return Listing(tuple(items), version)
+            if token == before:
+                raise ApiError(0, "BadAnswer", f"GET {path}: the list does not end: its next page is this one")
 
     def _json(self, method: str, path: str, query: Mapping[str, str], body: Json | None = None) -> Json:
         timeout = self.connection.request_timeout or DEFAULT_TIMEOUT
@@ -153,7 +157,7 @@ class Api:
         data = self._read(response, method, path)
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not JSON ({error})") from error
         if not isinstance(document, dict):
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object")
@@ -168,7 +172,8 @@ class Api:
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        # Half a surrogate pair, which JSON can hold: the server will say that it does not know that token.
+        url = f"{self.host}{path}" + (f"?{urlencode(query, errors='replace')}" if query else "")
         self.requests += 1
         try:
             return self._pool_manager().request(
@@ -245,7 +250,7 @@ def _status_of(data: bytes) -> tuple[str, str]:
     try:
         status = json.loads(data)
         return str(status.get("reason") or ""), str(status.get("message") or "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return "", data[:300].decode("utf-8", "replace")
 
 

@@ -198,6 +198,10 @@ def _override(configuration: Any, flags: ConnectionFlags) -> None:
 
 def _impersonation_headers(flags: ConnectionFlags) -> dict[str, str]:
     headers = {}
+    groups = (("--as-group", group) for group in flags.as_groups)
+    for flag, value in (("--as", flags.as_user), ("--as-uid", flags.as_uid), ("--token", flags.token), *groups):
+        if not (value.isascii() and value.isprintable()):
+            raise UsageError(f"{flag}: a header of a request takes printable ASCII only")
     if flags.as_user:
         headers["Impersonate-User"] = flags.as_user
     if flags.as_uid:

@@ -142,7 +142,7 @@ def _refused(error: Any) -> ApiError:
     try:
         document = json.loads(body)
         reason, message = str(document.get("reason") or ""), str(document.get("message") or "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     text = " ".join((message or f"the exec request was refused with HTTP {status}").split())
     hint = "creating an exec session needs the right `create pods/exec`" if status == 403 else ""
@@ -196,7 +196,7 @@ def _finished(parts: dict[int, list[bytes]], what: str) -> ExecResult:
         return _broken(parts, f"{what}: the stream ended without a status")
     try:
         code, message = _exit_code(json.loads(status))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return _broken(parts, f"{what}: unreadable status")
     return ExecResult(b"".join(parts[STDOUT]), b"".join(parts[STDERR]), code, message)
 

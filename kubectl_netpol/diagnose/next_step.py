@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -117,7 +118,7 @@ def _unknown_next(leg: LegVerdict, *, api_only: bool) -> str:
     if code in ("FOREIGN_FIRST", "FOREIGN_ONLY"):
         return (
             "find out whose program that is and what it returns: in a debug pod on the node, `bpftool prog show id ID` "
-            f"and `tc filter show dev {leg.kernel.veth if leg.kernel else 'VETH'} {leg.direction.tc_hook}`"
+            f"and `tc filter show dev {shlex.quote(leg.kernel.veth) if leg.kernel else 'VETH'} {leg.direction.tc_hook}`"
         )
     return f"find out why node {node} could not be read, and ask again: {leg.decided_by.why}"
 

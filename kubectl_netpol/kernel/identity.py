@@ -18,7 +18,9 @@ def veth_names(namespace: str, pod: str, interface: int = 0) -> tuple[str, ...]:
     Interfaces of a multi-NIC pod beyond the first hash "<pod>.<index>" in the pod's place.
     """
     name = f"{pod}.{interface}" if interface else pod
-    digest = hashlib.sha1(f"{namespace}.{name}".encode(), usedforsecurity=False).hexdigest()[:11]
+    digest = hashlib.sha1(f"{namespace}.{name}".encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[
+        :11
+    ]
     return tuple(f"{prefix}{digest}" for prefix in VETH_PREFIXES)
 
 

@@ -6,6 +6,7 @@ A check is a function of (value, path). Texts come out printable: nothing that a
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from kubectl_netpol.errors import NodeError
@@ -39,6 +40,16 @@ def text(value: Any, path: str) -> str:
     if not isinstance(value, str):
         raise wrong(path, "a text", value)
     return printable(value[:MOST_TEXT])
+
+
+def address(value: Any, path: str) -> str:
+    """The text of an IP address."""
+    found = text(value, path)
+    try:
+        ip_address(found)
+    except ValueError:
+        raise wrong(path, "an IP address", value) from None
+    return found
 
 
 def number(lowest: int, highest: int) -> Check:

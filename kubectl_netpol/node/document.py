@@ -16,7 +16,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_netpol.errors import NodeError
-from kubectl_netpol.node.checks import Check, flag, list_of, number, object_of, one_of, or_null, short, text, wrong
+from kubectl_netpol.node.checks import (
+    Check,
+    address,
+    flag,
+    list_of,
+    number,
+    object_of,
+    one_of,
+    or_null,
+    short,
+    text,
+    wrong,
+)
 
 FORMAT = 1
 """The only document format so far; the reader that is sent along speaks the same."""
@@ -188,18 +200,18 @@ _LINK = object_of(
     }
 )
 _XDP = or_null(list_of(_U32))
-_ADDRESS = object_of({"ifindex": _IFINDEX, "family": _FAMILY, "address": text, "prefixlen": number(0, 128)})
+_ADDRESS = object_of({"ifindex": _IFINDEX, "family": _FAMILY, "address": address, "prefixlen": number(0, 128)})
 _ROUTE = object_of(
     {
         "family": _FAMILY,
-        "destination": text,
+        "destination": address,
         "prefixlen": number(0, 128),
         "ifindex": or_null(_IFINDEX),
-        "gateway": or_null(text),
+        "gateway": or_null(address),
         "table": _U32,
         "type": _U8,
         "scope": _U8,
-        "source": or_null(text),
+        "source": or_null(address),
     }
 )
 _QDISC = object_of(

@@ -426,6 +426,8 @@ HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11
 READABLE_TYPES = (HASH, ARRAY, LRU_HASH, LPM_TRIE)
 """Map types whose lookup changes nothing. Queues and ring buffers are consumed by reading: never touched."""
 MOST_OBJECTS = 1 << 20
+MOST_USED_MAPS = 1 << 12
+"""Of one program; the verifier takes 64 (MAX_USED_MAPS)."""
 UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP)
 
 
@@ -516,6 +518,8 @@ def program_info(fd: int) -> Json:
         number = struct.unpack_from("=I", raw, 52)[0]
         if number <= room:
             break
+        if number > MOST_USED_MAPS:
+            raise OSError(errno.E2BIG, "more maps than a program can use")
         room = number
     kind, identifier, tag, jited, xlated = struct.unpack_from("=II8sII", raw)
     return {

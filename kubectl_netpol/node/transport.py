@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from kubectl_netpol.cluster.stream import ExecResult
 from kubectl_netpol.errors import NodeError
+from kubectl_netpol.node import json_text
 from kubectl_netpol.node.document import check_document
 
 Json = dict[str, Any]
@@ -180,10 +181,9 @@ def _inflated(payload: bytes, who: str) -> bytes:
 
 def _parsed(text: bytes, who: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise NodeError(f"the answer of {who} is damaged: not JSON ({reason})") from error
+        return json_text.loads(text)
+    except ValueError as error:
+        raise NodeError(f"the answer of {who} is damaged: not JSON ({error})") from error
 
 
 def clean(text: str) -> str:

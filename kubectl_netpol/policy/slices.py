@@ -17,7 +17,7 @@ from kubectl_netpol.model.flow import Address, Direction, Network
 from kubectl_netpol.policy import ports as port_lists
 from kubectl_netpol.policy.networkpolicy import parse_network
 from kubectl_netpol.policy.ports import Port
-from kubectl_netpol.policy.world import name_of, namespace_of
+from kubectl_netpol.policy.world import name_of, namespace_of, plain_name
 
 Json = dict[str, Any]
 
@@ -47,13 +47,14 @@ class EndpointEntry:
 
 def policy_of(endpoint: Json) -> str:
     reference = (endpoint.get("spec") or {}).get("policyRef") or {}
-    return str(reference.get("name") or "")
+    return plain_name(str(reference.get("name") or ""))
 
 
 def lists(endpoint: Json) -> Iterator[tuple[str, str]]:
     """(namespace, name) of the pods that a PolicyEndpoint lists."""
     for entry in (endpoint.get("spec") or {}).get("podSelectorEndpoints") or ():
-        yield str(entry.get("namespace") or namespace_of(endpoint)), str(entry.get("name") or "")
+        place = str(entry.get("namespace") or "") or namespace_of(endpoint)
+        yield plain_name(place), plain_name(str(entry.get("name") or ""))
 
 
 def elements(endpoint: Json, direction: Direction) -> Sequence[Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
@@ -16,12 +17,22 @@ from kubectl_netpol.policy.index import AddressIndex, LabelIndex, SelectorIndex
 Json = dict[str, Any]
 
 
+_NO_NAME = re.compile(r"[^A-Za-z0-9._:-]|\A[^A-Za-z0-9]")
+
+
+@lru_cache(maxsize=1 << 16)
+def plain_name(text: str) -> str:
+    """A name as an API server takes it, with `_` for what it would refuse: a bundle may hold others, and names are in
+    commands for the user to paste."""
+    return _NO_NAME.sub("_", text)
+
+
 def namespace_of(obj: Json) -> str:
-    return str(obj["metadata"].get("namespace") or "")
+    return plain_name(str(obj["metadata"].get("namespace") or ""))
 
 
 def name_of(obj: Json) -> str:
-    return str(obj["metadata"].get("name") or "")
+    return plain_name(str(obj["metadata"].get("name") or ""))
 
 
 def ref(obj: Json) -> str:
@@ -71,7 +82,7 @@ def pod_ip(pod: Json) -> Address | None:
 
 
 def node_of(pod: Json) -> str:
-    return str((pod.get("spec") or {}).get("nodeName") or "")
+    return plain_name(str((pod.get("spec") or {}).get("nodeName") or ""))
 
 
 def on_host_network(pod: Json) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_netpol.kernel.flowlog import time_text
 from kubectl_netpol.model.leftover import UNUSED, Leftover, Use
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import age_text, clean, indent, table
+from kubectl_netpol.report.text import age_text, clean, clean_lines, indent, table
 
 Json = dict[str, Any]
 Outcomes = Mapping[tuple[str, str], str]
@@ -24,7 +24,7 @@ def as_text(
         rows = [_cells(one, outcomes, now, wide) for one in found]
         lines += ["", indent(table(columns, rows, with_headers=with_headers))]
         lines += [f"next: {step}" for step in _next(found, outcomes)]
-    return "\n".join(clean(part) for line in lines for part in line.split("\n"))
+    return "\n".join(clean_lines(lines))
 
 
 def summary(found: Sequence[Leftover], outcomes: Outcomes, where: str) -> str:

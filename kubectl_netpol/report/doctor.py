@@ -9,7 +9,7 @@ from typing import Any
 from kubectl_netpol.model.doctor import Line, State
 from kubectl_netpol.report.check import ALIKE, finding_data
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import clean, indent, table
+from kubectl_netpol.report.text import clean, clean_lines, indent, table
 
 Json = dict[str, Any]
 
@@ -23,7 +23,7 @@ def as_text(lines: Sequence[Line], notes: Iterable[str], wide: bool, with_header
     for one in shown:
         if one.state is State.FAILED and (one.finding is not None or one.remedies):
             found += ["", *_mending(one)]
-    return "\n".join(clean(part) for line in found for part in line.split("\n"))
+    return "\n".join(clean_lines(found))
 
 
 def _some(lines: Iterable[Line]) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from kubectl_netpol.model.flow import WITH_PORTS, Address, port_text, protocol_n
 from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report.check import finding_data, finding_lines
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import age_text, clean, indent, table
+from kubectl_netpol.report.text import age_text, clean, clean_lines, indent, table
 
 Json = dict[str, Any]
 
@@ -41,7 +41,7 @@ def as_text(found: DropReport, wide: bool, with_headers: bool) -> str:
     rows = table(_columns(wide), [cells(row, wide) for row in found.rows], with_headers=with_headers)
     if rows:
         lines += ["", indent(rows)]
-    return "\n".join(clean(part) for line in lines for part in line.split("\n"))
+    return "\n".join(clean_lines(lines))
 
 
 def summary(found: DropReport) -> str:

@@ -16,9 +16,8 @@ from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report import check as check_report
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report import what_if as what_if_report
-from kubectl_netpol.report.maps import clean_lines
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import indent, table
+from kubectl_netpol.report.text import clean_lines, indent, table
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from kubectl_netpol.model.kernel import MapView
 from kubectl_netpol.model.verdict import Decision
 from kubectl_netpol.policy.world import node_of, ref
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import age_text, clean, indent, table
+from kubectl_netpol.report.text import age_text, clean_lines, indent, table
 
 Json = dict[str, Any]
 
@@ -28,7 +28,7 @@ def as_text(pod: Json, found: FlowReport, wide: bool, with_headers: bool) -> str
             columns[4:4] = ["SOURCE PORT", "IFINDEX", "MAP"]
             columns[-1:] = ["WHY", "NOTE"]
         lines += ["", indent(table(columns, rows, with_headers=with_headers))]
-    return "\n".join(clean(part) for line in lines for part in line.split("\n"))
+    return "\n".join(clean_lines(lines))
 
 
 def summary(pod: Json, found: FlowReport) -> str:

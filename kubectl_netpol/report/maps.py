@@ -13,7 +13,7 @@ from kubectl_netpol.model.kernel import Difference, DirectionView, MapView, PodK
 from kubectl_netpol.policy.world import World, node_of, pod_ips, ref
 from kubectl_netpol.report import kernel as kernel_report
 from kubectl_netpol.report.output import API_VERSION
-from kubectl_netpol.report.text import clean, indent, table
+from kubectl_netpol.report.text import Block, clean_lines, indent, table
 
 Json = dict[str, Any]
 
@@ -55,10 +55,6 @@ def as_text(
     return "\n".join(clean_lines(lines))
 
 
-def clean_lines(lines: Sequence[str]) -> list[str]:
-    return [clean(part) for line in lines for part in line.split("\n")]
-
-
 def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, with_headers: bool) -> list[str]:
     """The maps that packets meet; behind them, where they are others, those that the agent writes."""
     blocks = []
@@ -74,7 +70,7 @@ def _direction_tables(pod: Json, view: DirectionView, world: World, wide: bool, 
     return blocks
 
 
-def _overview(maps: Sequence[MapView], view: DirectionView, wide: bool, with_headers: bool) -> str:
+def _overview(maps: Sequence[MapView], view: DirectionView, wide: bool, with_headers: bool) -> Block:
     rows = []
     for m in maps:
         row = [

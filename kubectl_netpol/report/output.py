@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from typing import IO, Any
 
 from kubectl_netpol.errors import OutputError
@@ -35,22 +36,6 @@ def emit(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable
     _guarded(stream, lambda: _write(stream, form, data, text))
 
 
-def yaml_of(data: Json) -> str:
-    """One document, in ASCII: escapes whatever a name could send to a terminal."""
-    import yaml
-
-    def dumped(dumper: Any) -> str:
-        text: str = yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=False, width=1 << 20)
-        return text
-
-    try:
-        # libyaml where PyYAML was built with it: the same text, eight times as fast.
-        return dumped(getattr(yaml, "CSafeDumper", yaml.SafeDumper))
-    except UnicodeEncodeError:
-        # A lone surrogate, which JSON may hold: libyaml has no escape for it.
-        return dumped(yaml.SafeDumper)
-
-
 def write_text(stream: IO[str], text: str) -> None:
     """Lines for people or for machines, as they come; errors as those of ``emit``."""
 
@@ -60,6 +45,39 @@ def write_text(stream: IO[str], text: str) -> None:
             stream.write(paint(line, colour) + "\n")
 
     _guarded(stream, write)
+
+
+def json_text(data: Json, indent: int | None = None) -> str:
+    """ASCII only: escapes whatever a name could send to a terminal. DEL is ASCII, and only ever inside of a string."""
+    import json
+
+    return json.dumps(data, indent=indent).replace("\x7f", "\\u007f")
+
+
+def yaml_text(data: Json) -> str:
+    """ASCII only. A text with a control character is one line with escapes: folded over several, it would look like
+    fields of its own."""
+    import yaml
+
+    return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=False, width=1 << 20))
+
+
+@cache
+def _dumper() -> Any:
+    # PyYAML is imported when it is needed: it takes a part of the time of a short command.
+    import yaml
+
+    # libyaml where PyYAML was built with it: the same text, eight times as fast.
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        # Half a surrogate pair, which JSON can hold, would make the whole text unreadable.
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return dumper.represent_scalar("tag:yaml.org,2002:str", whole, style=None if whole.isprintable() else '"')
+
+    Dumper.add_representer(str, text)
+    return Dumper
 
 
 def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
@@ -78,12 +96,9 @@ def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
 
 def _write(stream: IO[str], form: Format, data: Callable[[], Json], text: Callable[[bool], str]) -> None:
     if form is Format.JSON:
-        import json
-
-        # ASCII only: escapes whatever a name could send to a terminal.
-        stream.write(json.dumps(data(), indent=2) + "\n")
+        stream.write(json_text(data(), indent=2) + "\n")
     elif form is Format.YAML:
-        stream.write(yaml_of(data()))
+        stream.write(yaml_text(data()))
     else:
         colour = wants_colour(stream)
         for line in text(form is Format.WIDE).splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 COLOURS = {
@@ -30,23 +30,32 @@ def clean(text: object) -> str:
     )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, with_headers: bool = True) -> str:
+class Block(str):
+    """Lines that are clean already: the only text that may be more than one line."""
+
+
+def clean_lines(lines: Iterable[str]) -> list[str]:
+    """A text from outside makes no line of its own, whatever it holds: only a ``Block`` is many lines."""
+    return [part for line in lines for part in (line.split("\n") if isinstance(line, Block) else [clean(line)])]
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, with_headers: bool = True) -> Block:
     """kubectl's kind of table: upper-case headers, columns two spaces apart, no frames."""
     from tabulate import tabulate
 
     cells = [[clean(cell) for cell in row] for row in rows]
     if not cells:
-        return ""
+        return Block()
     if with_headers:
         # As a row: tabulate pads real headers by two more columns.
         cells.insert(0, list(headers))
     # Numbers are texts here: an id column must not be right-aligned or rounded.
     text = tabulate(cells, tablefmt="plain", disable_numparse=True)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    return Block("\n".join(line.rstrip() for line in text.splitlines()))
 
 
-def indent(text: str, by: str = "  ") -> str:
-    return "\n".join(f"{by}{line}" if line else line for line in text.splitlines())
+def indent(block: Block, by: str = "  ") -> Block:
+    return Block("\n".join(f"{by}{line}" if line else line for line in block.splitlines()))
 
 
 def age_text(nanoseconds: int) -> str:

@@ -1,0 +1,1 @@
+"""Hostile input: every decoder meets what it should never meet. docs/fuzzing.md says how."""
