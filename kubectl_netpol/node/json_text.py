@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 MOST_VALUES = 20_000_000
-"""Of one text, or of all that a bundle has in memory at once: the document of a node with a full log has 1 million, the pods of the largest
-cluster have 6 million."""
+"""Of one text, or of all that a bundle has in memory at once: the document of a node with a full log has 1 million, the
+pods of the largest cluster have 6 million."""
 _SIGNS = (b",", b"[", b"{")
 
 
