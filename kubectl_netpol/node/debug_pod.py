@@ -356,10 +356,11 @@ def _stop_all() -> None:
 def _await_releases() -> None:
     """A create request that is under way ends by its time-out; then its own thread deletes what it made."""
     until = time.monotonic() + STOP_SECONDS
-    while (owing := [lease for lease in list(_leases) if lease.owes_pod]) and time.monotonic() < until:
-        time.sleep(0.02)
-    for lease in owing:
-        lease.warn(lease.left_behind(f"no answer within {STOP_SECONDS:.0f} s"))
+    for lease in list(_leases):
+        while lease.owes_pod and time.monotonic() < until:
+            lease.settled.wait(0.1)
+        if lease.owes_pod:
+            lease.warn(lease.left_behind(f"no answer within {STOP_SECONDS:.0f} s"))
 
 
 class _Signals:
@@ -420,7 +421,8 @@ class _Lease:
         """The server said that it did not make the pod, in a way that it may be wrong about (500 and the like)."""
         self.created: Json | None = None
         self.pod: DebugPod | None = None
-        self.released = False
+        self.settled = threading.Event()
+        """No pod of this lease is in the cluster any more, or it was told how to get rid of it."""
         self._releasing = threading.Lock()
 
     @contextmanager
@@ -430,6 +432,7 @@ class _Lease:
         try:
             yield
         finally:
+            self.settled.set()
             _leases.discard(self)
 
     # getting it
@@ -605,7 +608,7 @@ class _Lease:
     @property
     def owes_pod(self) -> bool:
         """There may be a pod that this run has to delete. One that was reused or is to be kept is not."""
-        return self.posted and not self.released and not (self.pod is not None and self.options.keep)
+        return self.posted and not self.settled.is_set() and not (self.pod is not None and self.options.keep)
 
     def release(self) -> None:
         """Delete the pod that is owed. Never raises or waits for long."""
@@ -626,8 +629,9 @@ class _Lease:
 
     def _delete_once(self) -> str:
         with self._releasing:
-            failure = "" if self.released else self._delete()
-            self.released = not failure
+            failure = "" if self.settled.is_set() else self._delete()
+            if not failure:
+                self.settled.set()
             return failure
 
     def _delete(self) -> str:
