@@ -318,9 +318,9 @@ def evicted(message: str | None = None) -> Callable[[Scene], object]:
 
 
 def deadline(scene: Scene) -> None:
-    """30 seconds of it pass in one and a half."""
+    """30 seconds of it pass in three."""
     kubelet = scene.server.kubelet
-    kubelet.deadline_scale = 0.05
+    kubelet.deadline_scale = 0.1
     scene.on_exit.append(lambda: setattr(kubelet, "deadline_scale", 1.0))
     scene.faults.exec_cut(700, then=lambda: ended(scene))
 

@@ -38,6 +38,8 @@ def plain(scene: Scene) -> None:
     """HTTP where the kubeconfig says HTTPS."""
 
     def answer(connection: socket.socket) -> None:
+        connection.settimeout(5)
+        connection.recv(65536)  # what is not read when a connection is closed resets it
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         connection.close()
 

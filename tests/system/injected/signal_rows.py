@@ -1,6 +1,6 @@
 """Signals at every phase of a run.
 
-The cluster of these rows has two nodes, and what asks both works in threads; deadlines are twenty times as short
+The cluster of these rows has two nodes, and what asks both works in threads; deadlines are ten times as short
 (`running.prepare_for_signals`).
 """
 
