@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -12,9 +14,9 @@ from kubectl_netpol import __version__
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags
-from kubectl_netpol.progress import Progress
 
 PROGRAM = "kubectl netpol-ebpf"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -347,7 +349,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except NetpolError as error:
-        return _say(error.message, error.hint, error.exit_code)
+        return _say(error.line, error.hint, error.exit_code)
     except (KeyboardInterrupt, Interrupted):
         return _say("interrupted", "", ExitCode.INTERRUPTED)
     except BrokenPipeError:
@@ -357,6 +359,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("NETPOL_EBPF_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+            # Of stdout, which has no name; whoever opens a file says which one it was.
+            return _say(f"the output could not be written: {error.strerror}", "", ExitCode.UNDECIDED)
         what = f"internal error: {type(error).__name__}: {error}"
         return _say(what, "please report it; NETPOL_EBPF_DEBUG=1 shows the traceback", ExitCode.UNDECIDED)
 
@@ -404,8 +409,9 @@ def _invoke(arguments: list[str]) -> int:
 def _say(message: str, hint: str, code: ExitCode) -> int:
     from kubectl_netpol.report.text import clean
 
-    Progress(enabled=False).done()
-    print(f"error: {clean(message)}", file=sys.stderr)
-    if hint:
-        print(f"hint: {clean(hint)}", file=sys.stderr)
+    # Where stderr takes nothing, the exit code is what is left to say.
+    with contextlib.suppress(OSError):
+        print(f"error: {clean(message)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {clean(hint)}", file=sys.stderr)
     return int(code)

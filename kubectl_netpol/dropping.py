@@ -21,7 +21,7 @@ from kubectl_netpol.progress import Progress
 from kubectl_netpol.report import drops as report
 from kubectl_netpol.report.output import Format, emit, json_text, yaml_text
 from kubectl_netpol.source import Source
-from kubectl_netpol.verbs import session, snapshot_of
+from kubectl_netpol.verbs import not_read, session, snapshot_of
 
 Json = dict[str, Any]
 
@@ -116,7 +116,7 @@ class _Logged:
         self.progress.step(f"reading node {self.node}")
         reading = self.origin.nodes({self.node: self.request()})[self.node]
         if reading.document is None:
-            raise NodeError(f"node {self.node}: {reading.reason}")
+            raise not_read(self.node, reading)
         return self.judge(reading.document)
 
     def judge(self, document: Json) -> DropReport:

@@ -30,6 +30,11 @@ class NetpolError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def line(self) -> str:
+        """The message where it stands alone, as the whole of what is said."""
+        return self.message
+
 
 class UsageError(NetpolError):
     """The question is wrong: a name that does not exist, an ambiguous one, a bad flag value."""
@@ -48,13 +53,23 @@ class ConnectionFailed(NetpolError):
 class ApiError(NetpolError):
     """The API server answered with an error Status.
 
-    ``status`` is the HTTP code (0 when the connection broke), ``reason`` the Status' reason.
+    ``status`` is the HTTP code (0 when the connection broke), ``reason`` the Status' reason, ``request`` the method
+    and address that were asked.
     """
 
-    def __init__(self, status: int, reason: str, message: str, hint: str = "") -> None:
+    NAMES_ITS_OBJECT = ("Forbidden", "NotFound", "AlreadyExists", "Conflict", "Invalid")
+    """Reasons whose messages say what they are about; "Unauthorized" could be about anything."""
+
+    def __init__(self, status: int, reason: str, message: str, hint: str = "", request: str = "") -> None:
         super().__init__(message, hint)
         self.status = status
         self.reason = reason
+        self.request = request
+
+    @property
+    def line(self) -> str:
+        alone = not self.request or self.reason in self.NAMES_ITS_OBJECT
+        return self.message if alone else f"{self.request}: {self.message}"
 
 
 class NodeError(NetpolError):

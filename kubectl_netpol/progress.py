@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -42,7 +43,7 @@ class Progress:
         """A line that stays: a completed name, a warning."""
         with self._lock:
             self._erase()
-            print(clean(text), file=sys.stderr, flush=True)
+            _write(f"{clean(text)}\n")
 
     def note_once(self, text: str) -> None:
         """The same, for what each of several readings would say again."""
@@ -70,12 +71,17 @@ class Progress:
 
     def _draw(self) -> None:
         width = 100
-        sys.stderr.write(f"\r\033[K{self._text[:width]}")
-        sys.stderr.flush()
+        _write(f"\r\033[K{self._text[:width]}")
         self._shown = True
 
     def _erase(self) -> None:
         if self._shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+            _write("\r\033[K")
             self._shown = False
+
+
+def _write(text: str) -> None:
+    """Where stderr takes nothing (a full disk, a reader that is gone), the answer is still worth something."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

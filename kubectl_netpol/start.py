@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import signal
 import sys
+from typing import IO
 
 
 def collect_rarely() -> None:
@@ -13,8 +16,33 @@ def collect_rarely() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
+def open_what_is_closed() -> None:
+    """A standard stream that the caller closed (`>&-`) goes nowhere: its number must not be given to a connection."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - stays open
+
+
+def give_up_what_cannot_be_written(interrupted: bool) -> None:
+    """What the interpreter would try to write once more when it ends: to a full disk, which it reports with an exit
+    code of its own, or to a pipe that nobody reads, for ever."""
+    if interrupted:
+        to_nowhere(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            to_nowhere(stream)
+
+
+def to_nowhere(stream: IO[str]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def main() -> None:
     """Run the command line that the process was given, and exit with its code."""
+    open_what_is_closed()
     collect_rarely()
     try:
         from kubectl_netpol.cli import run
@@ -27,4 +55,5 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    give_up_what_cannot_be_written(interrupted=code == 130)
     sys.exit(code)

@@ -198,8 +198,7 @@ def _read_pod(
         )
     kernel = pod_kernel(plan.pod, node_views(snapshot))
     if kernel is None:
-        node = node_of(plan.pod)
-        raise NodeError(f"node {node}: {snapshot.nodes[node].reason}")
+        raise not_read(node_of(plan.pod), snapshot.nodes[node_of(plan.pod)])
     return plan, snapshot, kernel
 
 
@@ -257,6 +256,11 @@ def _hint(name: str, reading: NodeReading, world: World, progress: Progress) -> 
 
 def snapshot_of(origin: Source, collections: Mapping[str, Collection], nodes: Mapping[str, Any]) -> Snapshot:
     return Snapshot(collections, nodes, origin.taken_at, origin.tool_version or __version__, origin.namespace)
+
+
+def not_read(node: str, reading: NodeReading) -> NodeError:
+    """For verbs that have nothing to show without the node. Errors of a live node name it, or the pod on it."""
+    return NodeError(reading.message or f"node {node}: {reading.reason}", reading.hint)
 
 
 @contextmanager

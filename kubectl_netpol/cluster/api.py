@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from kubectl_netpol import __version__
 from kubectl_netpol.cluster.connection import Connection
+from kubectl_netpol.cluster.refusals import PROXY, cause, no_connection, refused
 from kubectl_netpol.errors import ApiError, ConnectionFailed
 
 Json = dict[str, Any]
@@ -66,7 +67,16 @@ class Api:
         except ApiError as error:
             if error.status != 410:
                 raise
-        return self._list(path, query)
+        try:
+            return self._list(path, query)
+        except ApiError as error:
+            if error.status != 410:
+                raise
+            # The server's own sentence is a paragraph on continue tokens.
+            what = f"GET {path}: the server forgot the list between two of its pages, twice"
+            raise ApiError(
+                410, error.reason, what, "try again: lists of a busy cluster are kept for a few minutes only"
+            ) from error
 
     def create(self, path: str, body: Json, **query: str) -> Json:
         """POST an object and return it as the server stored it."""
@@ -134,7 +144,7 @@ class Api:
             body = self._json("GET", path, page)
             found, metadata = body.get("items") or [], body.get("metadata") or {}
             if not isinstance(found, list) or not isinstance(metadata, dict):
-                raise ApiError(0, "BadAnswer", f"GET {path}: the answer is not a list of objects")
+                raise ApiError(0, "BadAnswer", f"GET {path}: the answer is not a list of objects", PROXY)
             items.extend(item for item in found if isinstance(item, dict))
             version = version or str(metadata.get("resourceVersion") or "")
             before, token = token, str(metadata.get("continue") or "")
@@ -158,9 +168,10 @@ class Api:
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not JSON ({error})") from error
+            what = f"{method} {path}: the answer is not JSON ({error})"
+            raise ApiError(0, "BadAnswer", what, PROXY) from error
         if not isinstance(document, dict):
-            raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object")
+            raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object", PROXY)
         return document
 
     def _send(self, method: str, path: str, query: Mapping[str, str], body: Json | None, *, timeout: float) -> Any:
@@ -189,7 +200,7 @@ class Api:
                 ),
             )
         except urllib3.exceptions.HTTPError as error:
-            raise self._connection_failed(error, method, path) from error
+            raise no_connection(error, method, self.host, path) from error
 
     def _read(self, response: Any, method: str, path: str) -> bytes:
         import urllib3
@@ -197,9 +208,8 @@ class Api:
         try:
             data = response.read()
         except urllib3.exceptions.HTTPError as error:
-            raise ApiError(
-                0, "CutOff", f"{method} {path}: the answer of {self.host} was cut off ({_cause(error)})"
-            ) from error
+            what = f"{method} {path}: the answer of {self.host} was cut off ({cause(error)})"
+            raise ApiError(0, "CutOff", what, "try again") from error
         finally:
             response.release_conn()
         return bytes(data)
@@ -207,17 +217,7 @@ class Api:
     def _raise_for_status(self, response: Any, method: str, path: str) -> None:
         if response.status < 400:
             return
-        data = self._read(response, method, path)
-        reason, message = _status_of(data)
-        text = message or f"{method} {path}: HTTP {response.status}"
-        raise ApiError(response.status, reason, " ".join(text.split()), _hint(response.status))
-
-    def _connection_failed(self, error: Exception, method: str, path: str) -> ConnectionFailed:
-        cause = _cause(error)
-        hint = "check the context and the network: `kubectl cluster-info`"
-        if "certificate" in cause.lower() or "ssl" in cause.lower():
-            hint = "check certificate-authority of the cluster in the kubeconfig"
-        return ConnectionFailed(f"no answer from {self.host} to {method} {path}: {cause}", hint)
+        raise refused(response.status, self._read(response, method, path), method, self.host, path)
 
     def _pool_manager(self) -> Any:
         if self._pool is None:
@@ -244,28 +244,3 @@ def _retry_wait(response: Any, attempt: int) -> float | None:
         wait = 0.25 * 2**attempt
     # In this order a wait that is not a number is none.
     return min(max(0.0, wait), LONGEST_RETRY_WAIT)
-
-
-def _status_of(data: bytes) -> tuple[str, str]:
-    try:
-        status = json.loads(data)
-        return str(status.get("reason") or ""), str(status.get("message") or "")
-    except (ValueError, AttributeError, RecursionError):
-        return "", data[:300].decode("utf-8", "replace")
-
-
-def _hint(status: int) -> str:
-    return {
-        401: "the credentials are not accepted: log in again, or check the user of the kubeconfig context",
-        403: "the rights each verb needs are listed in docs/rbac.md",
-        429: "the API server asks to slow down: try again in a minute",
-    }.get(status, "")
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a urllib3 error, in one line, without object addresses."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        error = reason
-    text = " ".join(str(error).split())
-    return text.split(": ", 1)[1] if text.startswith("<") and ": " in text else text or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from kubectl_netpol import __version__
 from kubectl_netpol.cluster import settings
 from kubectl_netpol.cluster.api import Api, Listing
+from kubectl_netpol.cluster.parallel import Pool, side_by_side
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError, NetpolError
 from kubectl_netpol.model.asked import FollowUp
@@ -23,6 +24,7 @@ Json = dict[str, Any]
 
 AWS = "/apis/networking.k8s.aws/v1alpha1"
 CORE = "/api/v1"
+LISTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,14 @@ class LiveSource:
         # The first request alone: a wrong address or expired credentials is one error, not nine.
         first, *rest = kinds
         found = {first: self._collection(first, namespaces)}
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            found.update(zip(rest, pool.map(lambda kind: self._collection(kind, namespaces), rest), strict=True))
-        return found
+        others = side_by_side(lambda kind: self._collection(kind, namespaces), rest, LISTS_AT_ONCE)
+        return {**found, **dict(zip(rest, others, strict=True))}
 
     def of_namespaces(self, kinds: Sequence[str], namespaces: Sequence[str]) -> Mapping[str, Collection]:
         def one(kind: str) -> Collection:
             return self._of_namespaces(kind, namespaces, "")
 
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            return dict(zip(kinds, pool.map(one, kinds), strict=True))
+        return dict(zip(kinds, side_by_side(one, kinds, LISTS_AT_ONCE), strict=True))
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -122,9 +122,12 @@ class LiveSource:
         if len(requests) == 1:
             # In the main thread, so that signals end the debug pod's life at once.
             return {node: self._node(node, request, follow) for node, request in requests.items()}
-        with self.guard(), ThreadPoolExecutor(max_workers=max(1, len(requests))) as pool:
-            readings = pool.map(lambda item: self._node(item[0], item[1], follow), requests.items())
-            return dict(zip(requests, readings, strict=True))
+
+        def one(request: tuple[str, Json]) -> NodeReading:
+            return self._node(*request, follow)
+
+        with self.guard():
+            return dict(zip(requests, side_by_side(one, requests.items(), max(1, len(requests))), strict=True))
 
     def each_node(self, requests: Mapping[str, Json], parallel: int) -> Iterator[tuple[str, NodeReading]]:
         if len(requests) <= 1 or (parallel <= 1 and not self.held):
@@ -133,27 +136,28 @@ class LiveSource:
             for node, request in requests.items():
                 yield node, self._node(node, request, None)
             return
-        with self.guard(), ThreadPoolExecutor(max_workers=max(1, parallel)) as pool:
+
+        def one(request: tuple[str, Json]) -> NodeReading:
+            return self._node(*request, None)
+
+        with self.guard(), Pool(one, max(1, parallel)) as pool:
             waiting = iter(requests.items())
             futures: dict[Future[NodeReading], str] = {}
-            try:
-                while True:
-                    # No more at once than are read or checked: documents of a large cluster do not fit into memory.
-                    for node, request in islice(waiting, 2 * parallel - len(futures)):
-                        futures[pool.submit(self._node, node, request, None)] = node
-                    if not futures:
-                        return
-                    for done in wait(futures, return_when=FIRST_COMPLETED).done:
-                        yield futures.pop(done), done.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            while True:
+                # No more at once than are read or checked: documents of a large cluster do not fit into memory.
+                for item in islice(waiting, 2 * parallel - len(futures)):
+                    futures[pool.submit(item)] = item[0]
+                if not futures:
+                    return
+                for done in wait(futures, return_when=FIRST_COMPLETED).done:
+                    yield futures.pop(done), done.result()
 
     def _node(self, node: str, request: Json, follow: FollowUp | None) -> NodeReading:
         try:
             return _dated(self.read_node(node, request, follow), self.listed)
         except NetpolError as error:
-            return NodeReading(None, error.message + (f" ({error.hint})" if error.hint else ""))
+            reason = error.message + (f" ({error.hint})" if error.hint else "")
+            return NodeReading(None, reason, message=error.message, hint=error.hint)
 
     def _collection(self, kind: str, namespaces: Sequence[str]) -> Collection:
         if kind in settings.KINDS:

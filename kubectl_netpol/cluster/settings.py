@@ -7,11 +7,11 @@ a reason. ConfigMaps and ClusterRoles are never listed, since others of them are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from kubectl_netpol.cluster.api import Api
+from kubectl_netpol.cluster.parallel import side_by_side
 from kubectl_netpol.cluster.rights import Right, needed
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError
@@ -87,8 +87,7 @@ def _seen_at(event: Json) -> str:
 
 def _reviews(api: Api, debug_namespace: str) -> Collection:
     """Asking stores nothing in the cluster: the answer comes back in the object that was sent."""
-    with ThreadPoolExecutor(max_workers=REVIEWS_AT_ONCE) as pool:
-        return Collection(tuple(pool.map(partial(_review, api), needed(debug_namespace))))
+    return Collection(tuple(side_by_side(partial(_review, api), needed(debug_namespace), REVIEWS_AT_ONCE)))
 
 
 def _review(api: Api, right: Right) -> Json:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
+from kubectl_netpol.cluster import refusals
 from kubectl_netpol.cluster.connection import Connection
 from kubectl_netpol.errors import ApiError, ConnectionFailed, NodeError
 
@@ -22,6 +23,8 @@ PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io"]
 STDIN, STDOUT, STDERR, ERROR, CLOSE = 0, 1, 2, 3, 255
 CHUNK = 32 * 1024
 """Bytes of stdin per frame; the kubelet's buffers are of this order."""
+HANDSHAKE_SECONDS = 30.0
+"""How long the answer to the exec request itself is waited for."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def open_websocket(connection: Connection, url: str, headers: list[tuple[str, st
     import websocket
 
     configuration = connection.configuration
+    host, path = configuration.host, urlparse(url).path
     url = "ws" + url.removeprefix("http")
     socket = websocket.WebSocket(sslopt=_ssl_options(configuration, url), skip_utf8_validation=True)
     lines = [f"{name}: {value}" for name, value in headers]
@@ -85,14 +89,14 @@ def open_websocket(connection: Connection, url: str, headers: list[tuple[str, st
             header=lines,
             subprotocols=protocols,
             suppress_origin=True,
-            timeout=30,
+            timeout=connection.request_timeout or HANDSHAKE_SECONDS,
             **_proxy(configuration),
         )
     except websocket.WebSocketBadStatusException as error:
-        raise _refused(error) from error
+        raise _refused(error, host, path) from error
     except (websocket.WebSocketException, OSError) as error:
         raise ConnectionFailed(
-            f"no answer from {configuration.host} to the exec request: {error}",
+            f"no answer from {host} to the exec request: {refusals.cause(error)}",
             hint="a proxy on the way that cannot pass WebSockets is the usual cause",
         ) from error
     return socket
@@ -135,18 +139,12 @@ def _proxy(configuration: Any) -> dict[str, Any]:
     return options
 
 
-def _refused(error: Any) -> ApiError:
+def _refused(error: Any, host: str, path: str) -> ApiError:
     status = int(getattr(error, "status_code", 0) or 0)
-    body = getattr(error, "resp_body", b"") or b""
-    reason, message = "", ""
-    try:
-        document = json.loads(body)
-        reason, message = str(document.get("reason") or ""), str(document.get("message") or "")
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    text = " ".join((message or f"the exec request was refused with HTTP {status}").split())
-    hint = "creating an exec session needs the right `create pods/exec`" if status == 403 else ""
-    return ApiError(status, reason, text, hint)
+    found = refusals.refused(status, getattr(error, "resp_body", b"") or b"", "GET", host, path)
+    if status == 403:
+        found.hint = "creating an exec session needs the right `create pods/exec`"
+    return found
 
 
 def _feed(socket: Any, stdin: bytes) -> None:

@@ -34,6 +34,9 @@ class NodeReading:
     """Of `--ask-kernel`, by question. Not part of a bundle: they are answers to one run's questions."""
     unasked: Mapping[str, str] = field(default_factory=dict)
     """Questions that no program was asked, with the reason."""
+    message: str = ""
+    """Of the error behind the reason, where it stands alone; "" where there was none. Not part of a bundle."""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ LEAST_TIME_LEFT = 60
 """Seconds a kept pod must still have before its deadline to be used again."""
 DELETE_SECONDS = 15.0
 """How long leaving waits for the delete request, with signals held back."""
+STOP_SECONDS = 60.0
+"""How long an interrupted run waits until the pods of its other threads are deleted."""
 LOOKS = 6
 """How often, a second apart, a pod is looked for whose create request was not answered."""
 POLL_SECONDS = 0.5
@@ -320,15 +322,19 @@ def open_debug_pod(
 
 @contextmanager
 def interruptible() -> Iterator[_Signals]:
-    """Held in the main thread while other threads open debug pods: the first signal deletes all their pods.
-
-    That breaks their execs, so the threads end soon, with ``NodeError``, and can be waited for.
+    """Held in the main thread while other threads open debug pods. The first signal deletes all their pods, and so does
+    any other exception: those threads are not waited for, but their pods are.
     """
+    _stopping.clear()
     with _Signals(_stop_all) as signals:
         try:
             yield signals
-        finally:
-            _stopping.clear()
+        except BaseException:
+            signals.hold()
+            if not _stopping.is_set():
+                _stop_all()
+            _await_releases()
+            raise
 
 
 _leases: set[_Lease] = set()
@@ -338,7 +344,17 @@ _stopping = threading.Event()
 def _stop_all() -> None:
     _stopping.set()
     for lease in list(_leases):
-        threading.Thread(target=lease.release, daemon=True).start()
+        threading.Thread(target=lease.release_early, daemon=True).start()
+
+
+def _await_releases() -> None:
+    """A create request that is under way ends by its time-out; then its own thread deletes what it made."""
+    until = time.monotonic() + STOP_SECONDS
+    for lease in list(_leases):
+        while lease.owes_pod and time.monotonic() < until:
+            lease.settled.wait(0.1)
+        if lease.owes_pod:
+            lease.warn(lease.left_behind(f"no answer within {STOP_SECONDS:.0f} s"))
 
 
 class _Signals:
@@ -399,6 +415,9 @@ class _Lease:
         """The server said that it did not make the pod, in a way that it may be wrong about (500 and the like)."""
         self.created: Json | None = None
         self.pod: DebugPod | None = None
+        self.settled = threading.Event()
+        """No pod of this lease is in the cluster any more, or it was told how to get rid of it."""
+        self._releasing = threading.Lock()
 
     @contextmanager
     def listed(self) -> Iterator[None]:
@@ -407,6 +426,7 @@ class _Lease:
         try:
             yield
         finally:
+            self.settled.set()
             _leases.discard(self)
 
     # getting it
@@ -463,9 +483,12 @@ class _Lease:
         body = manifest(self.node, options, _owner(), _utc(time.time()), self.run)
         where = f"namespace {options.namespace}, image {options.image}"
         self.progress(f"starting a debug pod on node {self.node} ({where})")
-        self._check_stopping()
+        # In this order: whoever stops all looks at it the other way round.
+        self.posted = True
+        if self._stopped():
+            self.posted = False
+            raise self._interrupted()
         try:
-            self.posted = True
             self.created = self.api.create(_pods_path(options.namespace), body)
         except ApiError as error:
             if 400 <= error.status < 500:
@@ -482,7 +505,8 @@ class _Lease:
     def _await_running(self, created: Json) -> Json:
         seen, newest = "", created
         for pod in self._versions(created):
-            self._check_stopping()
+            if self._stopped():
+                raise self._interrupted()
             newest = pod
             ended = _ended(pod, self.node) or _deleting(pod) or _cannot_start(pod)
             if ended:
@@ -543,9 +567,13 @@ class _Lease:
             hint="a policy engine or a clean-up job may do that; try another --debug-namespace",
         )
 
-    def _check_stopping(self) -> None:
-        if _stopping.is_set():
-            raise NodeError(f"interrupted while the debug pod on node {self.node} was started")
+    @staticmethod
+    def _stopped() -> bool:
+        """Signals raise in the main thread; the others are told like this."""
+        return _stopping.is_set() and threading.current_thread() is not threading.main_thread()
+
+    def _interrupted(self) -> NodeError:
+        return NodeError(f"interrupted while the debug pod on node {self.node} was started")
 
     def _too_slow(self, pod: Json) -> NodeError:
         name, _ = _identity(pod)
@@ -571,17 +599,34 @@ class _Lease:
 
     # giving it back
 
+    @property
+    def owes_pod(self) -> bool:
+        """There may be a pod that this run has to delete. One that was reused or is to be kept is not."""
+        return self.posted and not self.settled.is_set() and not (self.pod is not None and self.options.keep)
+
     def release(self) -> None:
-        """Delete the pod, or leave it if it was reused or is to be kept. Never raises or waits for long."""
-        if not self.posted or (self.pod is not None and self.options.keep):
+        """Delete the pod that is owed. Never raises or waits for long."""
+        if not self.owes_pod:
             return
         done: list[str] = []
-        worker = threading.Thread(target=lambda: done.append(self._delete()), daemon=True)
+        worker = threading.Thread(target=lambda: done.append(self._delete_once()), daemon=True)
         worker.start()
         worker.join(DELETE_SECONDS)
         failure = done[0] if done else f"no answer within {DELETE_SECONDS:.0f} s"
         if failure:
-            self.warn(self._left_behind(failure))
+            self.warn(self.left_behind(failure))
+
+    def release_early(self) -> None:
+        """The same while the pod is in use, for another thread. If it fails, ``release`` tries again, and tells."""
+        if self.owes_pod:
+            self._delete_once()
+
+    def _delete_once(self) -> str:
+        with self._releasing:
+            failure = "" if self.settled.is_set() else self._delete()
+            if not failure:
+                self.settled.set()
+            return failure
 
     def _delete(self) -> str:
         """Why the pod could not be deleted, or "" when it is gone."""
@@ -599,14 +644,17 @@ class _Lease:
         return ""
 
     def _delete_one(self, path: str, uid: str) -> None:
-        """Tried twice: a server that changes its leader answers 500 for a moment."""
+        """Tried twice: a server that changes its leader answers 500 for a moment, a busy one 429, and a connection that
+        was idle during a long exec may be gone."""
         try:
-            self.api.delete(path, uid=uid)
+            return self.api.delete(path, uid=uid)
         except ApiError as error:
-            if error.status and error.status < 500:
+            if error.status and error.status < 500 and error.status != 429:
                 raise
-            time.sleep(1.0)
-            self.api.delete(path, uid=uid)
+        except ConnectionFailed:
+            pass
+        time.sleep(1.0)
+        return self.api.delete(path, uid=uid)
 
     def _mine(self) -> list[tuple[str, str]]:
         """(name, uid) of this run's pod. Without an answer to the create request it is looked for, again and again:
@@ -620,14 +668,14 @@ class _Lease:
                 return [_identity(pod) for pod in found]
         return []
 
-    def _left_behind(self, failure: str) -> str:
+    def left_behind(self, failure: str) -> str:
         context = getattr(getattr(self.api, "connection", None), "context", "")
         which = _identity(self.created)[0] if self.created else f"-l {RUN}={self.run}"
         kubectl = f"kubectl --context {context}" if context else "kubectl"
         command = f"{kubectl} delete pod -n {self.options.namespace} {which}"
         until = _utc(time.time() + self.options.deadline_seconds)
         return (
-            f"the debug pod on node {self.node} could not be deleted ({failure}); remove it with "
+            f"warning: the debug pod on node {self.node} could not be deleted ({failure}); remove it with "
             f"`{command}`, or leave it: the server ends it by {until}"
         )
 

@@ -154,6 +154,9 @@ def _no_frame(result: ExecResult, who: str, script: str) -> NodeError:
     if result.exit_code is None:
         return NodeError(f"{who} did not answer{_because(result)}", hint="try again")
     said = f": {tail}" if (tail := _last_line(result)) else ""
+    if result.exit_code == 126 and not result.stderr:
+        # What `stream` makes of an exec that ended with an error instead of an exit code.
+        return NodeError(f"the {script} could not be run in {who}{said}", hint="try again")
     if result.exit_code != 0:
         return NodeError(f"the {script} in {who} ended with exit code {result.exit_code}{said}")
     if not result.stdout:

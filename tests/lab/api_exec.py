@@ -20,6 +20,7 @@ import time
 from typing import IO, Any
 
 from . import api_websocket as ws
+from .api_faults import Fault
 from .api_runtime import ExecError, exit_code, kill_group
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE_CHANNEL = 0, 1, 2, 3, 4, 255
@@ -116,7 +117,7 @@ class ExecSession:
         process: subprocess.Popen[bytes] | None,
         *,
         tty: bool,
-        cut_after: int | None = None,
+        fault: Fault | None = None,
         closing: threading.Event | None = None,
         owns_process: bool = True,
         muted: frozenset[int] = frozenset(),
@@ -126,7 +127,8 @@ class ExecSession:
         self.process = process
         self.tty = tty
         self.owns_process = owns_process
-        self._cut_after = cut_after
+        self._fault = fault  # exec_cut, exec_stall, exec_change
+        self._held = bytearray()  # stdout that is to be changed as a whole
         self._muted = muted  # channels that the client did not ask for
         self._closing = closing or threading.Event()
         self._receiver = ws.Receiver()
@@ -144,14 +146,36 @@ class ExecSession:
     def send_output(self, channel: int, data: bytes) -> None:
         if channel in self._muted:
             return
-        if self._cut_after is not None:
-            data = data[: max(0, self._cut_after - self.wire.sent_output)]
+        fault = self._fault
+        if fault is not None and fault.change is not None and channel == STDOUT:
+            self._held += data
+            return
+        ends = fault is not None and fault.kind in ("exec_cut", "exec_stall")
+        if fault is not None and ends:
+            data = data[: max(0, fault.after_bytes - self.wire.sent_output)]
         self.wire.sent_output += len(data)
         if data:
             self.send(channel, data)
-        if self._cut_after is not None and self.wire.sent_output >= self._cut_after:
+        if fault is not None and ends and self.wire.sent_output >= fault.after_bytes:
             self.wire.flush_all(5)
+            self._struck(fault)
+
+    def _struck(self, fault: Fault) -> None:
+        if fault.then is not None:
+            fault.then()
+        if fault.kind == "exec_cut":
             self.wire.open = False
+            return
+        # The rest is nowhere, and nobody says so: until the client goes away, or the server ends.
+        while self.wire.open and not self._closing.wait(0.02):
+            self._read_client()
+
+    def _changed(self) -> None:
+        if self._fault is not None and self._fault.change is not None:
+            data = self._fault.change(bytes(self._held))
+            self.wire.sent_output += len(data)
+            for start in range(0, len(data), CHUNK):
+                self.send(STDOUT, data[start : start + CHUNK])
 
     def finish(self, status: dict[str, Any]) -> None:
         """The last word on the error channel, then a close frame."""
@@ -179,6 +203,11 @@ class ExecSession:
         try:
             while self.wire.open and not self._closing.is_set() and not self._ended():
                 self._turn()
+            if self.wire.open:
+                self._changed()
+            if self.wire.open and self._fault is not None and self._fault.kind == "exec_cut":
+                self.wire.flush_all(5)
+                self._struck(self._fault)
             if self.wire.open:
                 self.finish(self._status())
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ class Fault:
 
     `path` is a regular expression searched in the path; `verb` is the API verb (get, list, watch, create, update,
     patch, delete, deletecollection, or "exec", "attach", "log" for those subresources); `method` the HTTP one.
+    `then` is called when the trouble strikes, before the client sees anything of it.
     """
 
-    kind: str  # http, close, slow, cut, exec_cut, exec_error
+    kind: str  # http, raw, close, slow, call, cut, exec_cut, exec_stall, exec_change, exec_error
     path: str = ""
     verb: str = ""
     method: str = ""
@@ -31,6 +33,10 @@ class Fault:
     retry_after: int | None = None
     seconds: float = 0
     after_bytes: int = 0
+    body: bytes = b""
+    content_type: str = ""
+    change: Callable[[bytes], bytes] | None = None
+    then: Callable[[], object] | None = None
     hits: int = 0
 
     def matches(self, verb: str, method: str, path: str, user: str) -> bool:
@@ -42,7 +48,7 @@ class Fault:
 class PodFault:
     """Trouble in a pod's life. `name` and `namespace` are regular expressions; `image` too."""
 
-    kind: str  # stuck, image, start, unschedulable, evict
+    kind: str  # stuck, image, start, reject, unschedulable, evict
     name: str = ""
     namespace: str = ""
     image: str = ""
@@ -84,6 +90,14 @@ class Faults:
         """Answer with this status: message=, reason=, retry_after= (seconds), verb=, method=, count=, skip=."""
         return self._add(Fault("http", path, status=status, **more))
 
+    def raw(self, status: int, body: bytes, path: str = "", *, content_type: str = "text/html", **more: Any) -> Fault:
+        """Answer with a body of this kind: a proxy on the way that speaks for itself."""
+        return self._add(Fault("raw", path, status=status, body=body, content_type=content_type, **more))
+
+    def call(self, function: Callable[[], object], path: str = "", **more: Any) -> Fault:
+        """Call this when the request arrives, then answer as ever: what happens in the middle of a run."""
+        return self._add(Fault("call", path, then=function, **more))
+
     def close(self, path: str = "", **more: Any) -> Fault:
         """Close the connection instead of answering."""
         return self._add(Fault("close", path, **more))
@@ -101,8 +115,17 @@ class Faults:
         return self._add(Fault("http", path, verb="exec", status=status, message=message, **more))
 
     def exec_cut(self, after_bytes: int, path: str = "", **more: Any) -> Fault:
-        """The stream's connection is lost after so many bytes of output; no error channel, no close frame."""
+        """The stream's connection is lost after so many bytes of output, or after all of it: no status, no close
+        frame. `change=`: what comes of stdout, if not all."""
         return self._add(Fault("exec_cut", path, verb="exec", after_bytes=after_bytes, **more))
+
+    def exec_stall(self, after_bytes: int, path: str = "", **more: Any) -> Fault:
+        """After so many bytes of output no more comes, and the connection stays open."""
+        return self._add(Fault("exec_stall", path, verb="exec", after_bytes=after_bytes, **more))
+
+    def exec_change(self, change: Callable[[bytes], bytes], path: str = "", **more: Any) -> Fault:
+        """All of stdout comes when the command has ended, changed: a damaged answer with a good status."""
+        return self._add(Fault("exec_change", path, verb="exec", change=change, **more))
 
     def exec_error(self, message: str, path: str = "", **more: Any) -> Fault:
         """The stream opens, then its error channel tells of an internal error instead of an exit code."""
@@ -138,6 +161,10 @@ class Faults:
 
     def start_error(self, name: str = "", *, message: str, reason: str = "RunContainerError", **more: Any) -> PodFault:
         return self._add_pod(PodFault("start", name, message=message, reason=reason, **more))
+
+    def reject(self, name: str = "", *, message: str, reason: str = "Evicted", **more: Any) -> PodFault:
+        """The kubelet does not admit the pod: it has failed before it began."""
+        return self._add_pod(PodFault("reject", name, message=message, reason=reason, **more))
 
     def unschedulable(self, name: str = "", *, message: str = "", **more: Any) -> PodFault:
         """The scheduler finds no node (only asked for pods without nodeName)."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_FINAL = ("close", "http", "raw", "cut", "exec_cut", "exec_stall", "exec_change", "exec_error")
+"""Trouble that is the whole answer, or comes inside of it: one of them at most for a request."""
 _SUB_VERBS = {"exec": "exec", "attach": "attach", "log": "log"}
 
 
@@ -165,6 +167,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         user = self._user_or_none()
         entry.user = user.name if isinstance(user, User) else ""
         self._trouble(entry.user)
+        if self.fault and self.fault.kind == "raw":
+            self._respond_bytes(self.fault.status, self.fault.body, self.fault.content_type)
+            return
         if isinstance(user, ApiError):
             raise user
         if missing:
@@ -202,14 +207,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _trouble(self, user: str) -> None:
         """What tests asked to go wrong."""
         entry, faults = self.entry, self.api.faults
-        slow = faults.take(("slow",), entry.verb, entry.method, entry.path, user)
+        slow = faults.take(("slow", "call"), entry.verb, entry.method, entry.path, user)
         if slow:
+            _strike(slow)
             self.api.closing.wait(slow.seconds)
-        fault = faults.take(
-            ("close", "http", "cut", "exec_cut", "exec_error"), entry.verb, entry.method, entry.path, user
-        )
+        fault = faults.take(_FINAL, entry.verb, entry.method, entry.path, user)
         if fault is None:
             return
+        if fault.kind in ("close", "http", "raw"):
+            _strike(fault)
         if fault.kind == "close":
             raise _CutError
         if fault.kind == "http":
@@ -489,6 +495,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             limit = int(self._param("limit") or 0)
         except ValueError:
             raise errors.bad_request(f'strconv.ParseInt: parsing "{self._param("limit")}": invalid syntax') from None
+        if limit and self.api.most_in_page:
+            limit = min(limit, self.api.most_in_page)
         namespace = target.namespace or None
         version, token = self._param("resourceVersion"), self._param("continue")
         if token and version not in ("", "0"):
@@ -668,7 +676,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             protocol,
             process,
             tty=tty,
-            cut_after=self.fault.after_bytes if self.fault and self.fault.kind == "exec_cut" else None,
+            fault=self.fault,
             closing=self.api.closing,
             muted=frozenset(channel for name, channel in asked.items() if not self._flag(name)),
         )
@@ -689,6 +697,11 @@ def _peek(raw: bytes) -> Any:
         return json.loads(raw) if raw else None
     except (ValueError, ApiError):
         return raw
+
+
+def _strike(fault: Fault) -> None:
+    if fault.then is not None:
+        fault.then()
 
 
 def _http_fault(fault: Fault) -> ApiError:

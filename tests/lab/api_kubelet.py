@@ -185,6 +185,10 @@ class _PodWorker:
         pod = self.pod()
         if pod is None:
             return "removed"
+        rejected = self.kubelet.faults.take_pod(("reject",), pod)
+        if rejected:
+            self._fail(rejected.reason, rejected.message)
+            return self._after_end()
         fault = self.kubelet.faults.take_pod(("stuck",), pod)
         if fault and not fault.reason:
             return self._wait()
@@ -199,7 +203,7 @@ class _PodWorker:
     def _acknowledge(self, pod: Json) -> None:
         seconds = pod["spec"].get("activeDeadlineSeconds")
         if seconds is not None:
-            self.deadline = time.monotonic() + seconds
+            self.deadline = time.monotonic() + seconds * self.kubelet.deadline_scale
         node = self._node() or {}
         ip = node_address(node)
 
@@ -418,6 +422,7 @@ class Kubelet:
         self.handles: dict[str, PodHandle] = {}
         self.finished: dict[str, bytes] = {}
         self.retry_seconds = 0.6
+        self.deadline_scale = 1.0  # seconds that one of activeDeadlineSeconds takes
         self._workers: dict[str, _PodWorker] = {}
         self._unmanaged: set[str] = set()
         self._lock = threading.Lock()

@@ -82,15 +82,19 @@ def _pem(label: str, body: bytes) -> str:
     return f"-----BEGIN {label}-----\n{text}-----END {label}-----\n"
 
 
-def make_certificate(hosts: tuple[bytes, ...] = (bytes([127, 0, 0, 1]),)) -> tuple[str, str]:
-    """(certificate, private key) as PEM: self-signed, its own authority, valid for the given IP addresses."""
+def make_certificate(
+    hosts: tuple[bytes, ...] = (bytes([127, 0, 0, 1]),), days: tuple[int, int] = (-1, 30)
+) -> tuple[str, str]:
+    """(certificate, private key) as PEM: self-signed, its own authority, valid for the given IP addresses.
+
+    ``days``: from when to when, counted from now."""
     private = secrets.randbelow(_N - 1) + 1
     x, y = _times(private)
     public = b"\x04" + x.to_bytes(32, "big") + y.to_bytes(32, "big")
     algorithm = _seq(_oid("1.2.840.10045.4.3.2"))
     curve = _seq(_oid("1.2.840.10045.2.1"), _oid("1.2.840.10045.3.1.7"))
     name = _seq(_der(0x31, _seq(_oid("2.5.4.3"), _der(0x0C, b"lab-kubernetes-ca"))))
-    begin, end = (time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() + s)) for s in (-86400, 30 * 86400))
+    begin, end = (time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() + 86400 * day)) for day in days)
     alternatives = _seq(*(_der(0x87, host) for host in hosts), _der(0x82, b"localhost"))
     extensions = _seq(
         _extension("2.5.29.19", _seq(_der(1, b"\xff")), critical=True),

@@ -158,6 +158,7 @@ class ApiServer:
         self.aggregated_discovery = True
         self.authorize_websocket_create = False  # Kubernetes >= 1.35 asks for `create` on GET .../exec as well
         self.bookmark_seconds = 60.0
+        self.most_in_page = 0  # a server may give fewer than `limit`; 0: as many as were asked for
         self.closing = threading.Event()
         self.errors: list[Exception] = []
         self.requests: list[Request] = []

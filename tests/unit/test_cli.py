@@ -265,6 +265,39 @@ def test_a_full_disk_is_one_line(files):
     assert done.stderr.splitlines()[-1] == "error: the output could not be written: No space left on device"
 
 
+def run_in_shell(redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Without kubectl, which opens what its caller closed."""
+    command = [sys.executable, "-m", "kubectl_netpol", *arguments]
+    return subprocess.run(
+        ["bash", "-c", f'exec "$@" {redirections}', "bash", *command], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--help"], ["maps", "--help"]])
+def test_a_full_disk_is_one_line_for_all_that_is_printed(arguments):
+    done = run_in_shell("> /dev/full", *arguments)
+    assert (done.returncode, done.stderr) == (
+        3,
+        "error: the output could not be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("redirections", ["2> /dev/full", "2>&-", "2> >(true)", "<&- 2>&-"])
+def test_the_exit_code_is_the_same_where_stderr_takes_nothing(redirections, files):
+    done = run_in_shell(redirections, "maps", "nobody", "--bundle", files["good"])
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+    done = run_in_shell(
+        redirections, "explain", "nginx", "--from", "accessfalse", "--port", "80", "--bundle", files["good"]
+    )
+    assert (done.returncode, done.stdout[:5], done.stderr) == (1, "DROP:", "")
+
+
+def test_a_closed_stdout_leaves_the_exit_code(files):
+    done = run_in_shell(">&-", "explain", "nginx", "--from", "accessfalse", "--port", "80", "--bundle", files["good"])
+    assert done.returncode == 1
+    assert "error" not in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--from", "--to", "--bundle", "--image", "--debug-namespace"])
 def test_an_empty_value_is_not_no_value(flag, files, capsys):
     code, out, err = run(capsys, "explain", "nginx", "--bundle", files["good"], flag, "")

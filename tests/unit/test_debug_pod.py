@@ -3,6 +3,7 @@ behind."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import http.server
 import json
@@ -750,6 +751,89 @@ def test_interruptible_deletes_the_pods_of_other_threads() -> None:
     assert not thread.is_alive()
     assert api.pods == {}
     open_and_close(FakeApi())
+
+
+def test_a_thread_that_is_stuck_is_not_waited_for_when_its_pod_is_deleted() -> None:
+    api, opened, forever = FakeApi(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with open_debug_pod(api, NODE):
+            opened.set()
+            forever.wait(30)
+
+    thread = threading.Thread(target=work, daemon=True)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        thread.start()
+        opened.wait(5)
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(5)
+    assert thread.is_alive()
+    assert api.pods == {}
+    forever.set()
+    thread.join(5)
+    assert api.deleted == [("netpol-ebpf-ip-172-31-104-5-abcde", "uid-netpol-ebpf-ip-172-31-104-5-abcde")]
+
+
+def test_a_pod_that_is_being_made_in_another_thread_is_waited_for() -> None:
+    """By any exception, not by signals alone: the threads end with the program."""
+    api, asked, go = FakeApi(), threading.Event(), threading.Event()
+    create = api.create
+
+    def slow_create(path: str, body: Json) -> Json:
+        asked.set()
+        go.wait(5)
+        return create(path, body)
+
+    api.create = slow_create
+    thread = threading.Thread(target=ended, args=(api,), daemon=True)
+    with pytest.raises(ZeroDivisionError), interruptible():
+        thread.start()
+        asked.wait(5)
+        threading.Timer(0.2, go.set).start()
+        raise ZeroDivisionError
+    assert len(api.deleted) == 1
+    assert api.pods == {}
+
+
+def test_no_pod_is_made_in_another_thread_once_all_are_to_stop() -> None:
+    api, asked, go = FakeApi(), threading.Event(), threading.Event()
+    get = api.get
+
+    def slow_get(path: str, **query: str) -> Json:
+        asked.set()
+        go.wait(5)
+        return get(path, **query)
+
+    api.get = slow_get
+    thread = threading.Thread(target=ended, args=(api,), daemon=True)
+    with pytest.raises(ZeroDivisionError), interruptible():
+        thread.start()
+        asked.wait(5)
+        raise ZeroDivisionError
+    go.set()
+    thread.join(5)
+    assert not any(call.startswith("create") for call in api.calls)
+
+
+def ended(api: FakeApi) -> None:
+    """A thread's use of a pod, which somebody ends."""
+    with contextlib.suppress(NodeError):
+        open_and_close(api)
+
+
+@pytest.mark.parametrize("error", [ApiError(429, "TooManyRequests", "busy"), ConnectionFailed("connection reset")])
+def test_a_deletion_that_fails_for_a_moment_is_tried_again(error: Exception) -> None:
+    api, errors = FakeApi(), [error]
+    delete = api.delete
+
+    def once(path: str, **options: Any) -> None:
+        if errors:
+            raise errors.pop()
+        delete(path, **options)
+
+    api.delete = once
+    assert "could not be deleted" not in " ".join(open_and_close(api))
+    assert api.pods == {}
 
 
 # ---- exec

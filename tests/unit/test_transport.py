@@ -248,7 +248,7 @@ def test_a_zlib_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (ExecResult(b"", b"", None, "the stream was cut"), r"did not answer \(the stream was cut\)"),
         (ExecResult(b"", b"", 0), "said nothing"),
-        (ExecResult(b"", b"", 126, "container not found"), "exit code 126: container not found"),
+        (ExecResult(b"", b"", 126, "container not found"), "could not be run in pod .*: container not found"),
     ],
 )
 def test_a_reader_that_failed(result: ExecResult, message: str) -> None:
