@@ -26,7 +26,7 @@ from kubectl_netpol.diagnose.again import doubtful
 from kubectl_netpol.diagnose.check import Check, Report
 from kubectl_netpol.diagnose.checks.intent import without_agent
 from kubectl_netpol.diagnose.drops import log_request
-from kubectl_netpol.errors import BundleError, ExitCode, UsageError
+from kubectl_netpol.errors import BundleError, ExitCode, OutputError, UsageError
 from kubectl_netpol.looking import carrying
 from kubectl_netpol.model.snapshot import Collection, NodeReading, Snapshot
 from kubectl_netpol.node.document import check_document
@@ -395,7 +395,8 @@ the VPC CNI, and no commands of containers.
 def _output(path: str) -> Iterator[IO[bytes]]:
     """The file, which is there only when it is whole: until then it has another name, and goes if it is not finished.
 
-    What is no regular file (a pipe, a device) is written to as it is. Raises ``BundleError`` where it cannot.
+    What is no regular file (a pipe, a device) is written to as it is. Raises ``BundleError`` where it cannot be made,
+    and ``OutputError`` where it cannot be written.
     """
     try:
         if path == "-":
@@ -411,7 +412,7 @@ def _output(path: str) -> Iterator[IO[bytes]]:
         raise
     except OSError as error:
         name = "stdout" if path == "-" else path
-        raise BundleError(f"{name}: the bundle could not be written: {error.strerror or error}") from error
+        raise OutputError(f"{name}: the bundle could not be written: {error.strerror or error}") from error
 
 
 def _is_special(path: str) -> bool:
@@ -425,7 +426,11 @@ def _is_special(path: str) -> bool:
 def _replacing(path: str) -> Iterator[IO[bytes]]:
     """Readable by its owner alone: it holds what was read with that person's rights."""
     target = Path(os.path.realpath(path))
-    number, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        number, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        # Before anything was read.
+        raise BundleError(f"{path}: the file could not be made: {error.strerror or error}") from error
     try:
         with open(number, "wb") as file:
             yield file
@@ -444,4 +449,4 @@ def _write_names(names: Names, path: str) -> None:
         with _replacing(path) as file:
             file.write(json.dumps({"words": names.given, "addresses": names.addresses.given}, indent=1).encode())
     except OSError as error:
-        raise BundleError(f"{path}: the names could not be written: {error.strerror or error}") from error
+        raise OutputError(f"{path}: the names could not be written: {error.strerror or error}") from error

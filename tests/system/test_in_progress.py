@@ -300,10 +300,10 @@ def test_a_capture_carries_what_was_in_progress(user: User, who: str, tmp_path: 
     comes = late_agent(user) if who == "agent" else late_controller(user)
     out = tmp_path / "b.tar.gz"
     with after_the_first_reading(comes):
-        done = user.run("capture", "-A", "-f", str(out))
+        done = user.run("capture", "pod/nginx", "-f", str(out))
     assert done.returncode == 0, done.stderr
     assert "in progress: NPE" in done.stderr and "0 findings" in done.stderr
-    checked = user.run("check", "-A", "--bundle", str(out), "-o", "json", KUBECONFIG="/nonexistent")
+    checked = user.run("check", "pod/nginx", "--bundle", str(out), "-o", "json", KUBECONFIG="/nonexistent")
     assert (checked.returncode, json.loads(checked.stdout)["findings"]) == (0, [])
     explained = user.run("explain", "pod/nginx", "--bundle", str(out), KUBECONFIG="/nonexistent")
     assert explained.returncode == 0 and "in progress" in explained.stdout
@@ -318,4 +318,5 @@ def test_a_capture_of_a_fault_has_the_fault(user: User, tmp_path: Path) -> None:
     done = user.run("capture", "pod/nginx", "--redact", "-f", str(out))
     assert done.returncode == 0 and "1 finding" in done.stderr, done.stderr
     assert "in progress" not in done.stderr
-    assert user.run("check", "-A", "--bundle", str(out)).returncode == 1
+    found = json.loads(user.run("check", "-A", "--bundle", str(out), "-o", "json").stdout)
+    assert [one["code"] for one in found["findings"] if one["severity"] == "error"] == ["NPE301"]
