@@ -141,7 +141,7 @@ def read_objects(data: bytes) -> str:
         except WRONG_SHAPE as error:
             outcomes.append(f"{kind} {type(error).__name__}")
         if kind == "pods":
-            outcomes.append(leftovers(items, 1e9))
+            outcomes.append(list(leftovers(items, 1e9)))
     snapshot = Snapshot(kept, {}, "", "")
     # What is left has the shape of its kind: nothing may go wrong.
     rest = sound(snapshot)
