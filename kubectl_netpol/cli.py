@@ -362,8 +362,19 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
             # Of stdout, which has no name; whoever opens a file says which one it was.
             return _say(f"the output could not be written: {error.strerror}", "", ExitCode.UNDECIDED)
+        if _interrupted(error):
+            return _say("interrupted", "", ExitCode.INTERRUPTED)
         what = f"internal error: {type(error).__name__}: {error}"
         return _say(what, "please report it; NETPOL_EBPF_DEBUG=1 shows the traceback", ExitCode.UNDECIDED)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether a signal is behind it: one that strikes while a thread waits makes an error of the lock that it holds."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            return True
+        error = error.__context__
+    return False
 
 
 def _signals_are_exceptions() -> None:

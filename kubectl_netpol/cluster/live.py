@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kubectl_netpol import __version__
 from kubectl_netpol.cluster import settings
 from kubectl_netpol.cluster.api import Api, Listing
-from kubectl_netpol.cluster.parallel import Pool, side_by_side
+from kubectl_netpol.cluster.parallel import Pool, finished, side_by_side
 from kubectl_netpol.cluster.trim import trim
 from kubectl_netpol.errors import ApiError, NetpolError
 from kubectl_netpol.model.asked import FollowUp
@@ -149,7 +149,7 @@ class LiveSource:
                     futures[pool.submit(item)] = item[0]
                 if not futures:
                     return
-                for done in wait(futures, return_when=FIRST_COMPLETED).done:
+                for done in finished(futures):
                     yield futures.pop(done), done.result()
 
     def _node(self, node: str, request: Json, follow: FollowUp | None) -> NodeReading:

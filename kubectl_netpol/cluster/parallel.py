@@ -7,8 +7,8 @@ a server that does not answer, Ctrl-C would take as long as the requests.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -50,7 +50,23 @@ class Pool(Generic[A, B]):
                 future.set_exception(error)
 
 
+WAKE_SECONDS = 0.25
+"""How long the main thread sleeps at once. A signal that strikes in the moment before it sleeps does not wake it."""
+
+
+def finished(futures: Collection[Future[B]]) -> set[Future[B]]:
+    """At least one of them, when it is done."""
+    while not (done := wait(futures, WAKE_SECONDS, FIRST_COMPLETED).done):
+        pass
+    return done
+
+
+def _result(future: Future[B]) -> B:
+    finished([future])
+    return future.result()
+
+
 def side_by_side(work: Callable[[A], B], items: Iterable[A], at_once: int) -> list[B]:
     """``work`` of each item, in their order. Raises what the first of them raises."""
     with Pool(work, at_once) as pool:
-        return [future.result() for future in [pool.submit(item) for item in items]]
+        return [_result(future) for future in [pool.submit(item) for item in items]]

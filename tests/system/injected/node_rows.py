@@ -499,7 +499,7 @@ OUTPUT = Chapter(
             "capture-full",
             "the disk is full: no file that looks like a bundle",
             ("capture", POD, "-f", "{dir}/disk/b.tar.gz"),
-            2,
+            3,
             ("error: …b.tar.gz: the bundle could not be written: No space left on device",),
             small_disk,
         ),
@@ -508,7 +508,7 @@ OUTPUT = Chapter(
             "no such directory",
             ("capture", POD, "-f", "{dir}/nowhere/b.tar.gz"),
             2,
-            ("error: …b.tar.gz: the bundle could not be written: No such file or directory",),
+            ("error: …b.tar.gz: the file could not be made: No such file or directory",),
         ),
     ),
 )
