@@ -1,0 +1,1 @@
+"""The archives that krew installs. Nothing here is shipped but `entry.py`."""

@@ -1,0 +1,5 @@
+"""The program of the archive."""
+
+from kubectl_netpol.start import main
+
+main()
