@@ -75,8 +75,7 @@ def _libraries(members: Iterable[Member], packaged: set[str]) -> list[Component]
 
 
 def extend(bom: Bom, members: Mapping[str, Member], packages: Path, wheels: Path, archive: bytes) -> Bom:
-    """``bom`` as of the product's wheel -> as of the archive. Packages of the environment of which nothing is in it stay
-    listed, as excluded."""
+    """``bom`` of the product's wheel -> of the archive. Packages of which nothing is in it stay listed, as excluded."""
     installed = list(distributions(path=[str(packages)]))
     held = {canonicalize_name(each.name): _held(each, set(members)) for each in installed}
     for component in bom.components:

@@ -13,12 +13,14 @@ BUILD = ROOT / ".build"
 WHEELS = BUILD / "wheels"
 
 
-def require_build_env() -> None:
-    """Skips the test where scripts/test did not make the build's environments, or older ones are there; with
-    NETPOL_LAB_REQUIRED=1 it fails."""
-    if subprocess.run([ROOT / "scripts" / "build-env", "--check"]).returncode == 0:
-        return
-    text = "the build's environments are not there or not those of requirements/*.txt: run scripts/build-env"
+def cannot(text: str) -> None:
+    """Skips the test and says why; with NETPOL_LAB_REQUIRED=1 it fails instead."""
     if os.environ.get("NETPOL_LAB_REQUIRED") == "1":
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
+
+
+def require_build_env() -> None:
+    """What scripts/test made to build with, by the locks of now."""
+    if subprocess.run([ROOT / "scripts" / "build-env", "--check"]).returncode:
+        cannot("the build's environments are not there or not those of requirements/*.txt: run scripts/build-env")
