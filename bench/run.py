@@ -1,5 +1,5 @@
 """Benchmarks: ratios side by side in one run. `python bench/run.py [NAME ...]`; names: startup, requests, maps,
-node, agreement, scale, check_all.
+node, agreement, scale, check_all, archive.
 
 Absolute times depend on the machine; what counts are the ratios of one run.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import agreement, check_all, maps, node, scale, timing
+from bench import agreement, archive, check_all, maps, node, scale, timing
 
 ROOT = timing.ROOT
 BUNDLE = str(ROOT / "kubectl_netpol" / "examples" / "article.tar.gz")
@@ -72,6 +72,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "agreement": agreement.main,
     "scale": scale.main,
     "check_all": check_all.main,
+    "archive": archive.main,
 }
 
 

@@ -39,9 +39,9 @@ def tar_gz(members: Iterable[Member], when: int) -> bytes:
     """A .tar.gz of ``members`` and the directories above them, sorted by name; nothing in it is a link."""
     files = {member.name: member for member in members}
     said = io.BytesIO()
-    # The name of the file and the time are left out of gzip's header.
+    # The name of the file and the time are left out of gzip's header. Level 9 takes three times as long for 1 % less.
     with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=said, mtime=0) as packed,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=said, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for name in sorted({*files, *_directories(files)}):

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
 from krew import machine, make, manifest
 from kubectl_netpol import __version__
-from tests.lab import article
-from tests.lab.require import require_lab, require_tools
-from tests.release.environment import BUILD, ROOT, require_build_env
+from tests.release.environment import ROOT, require_build_env
 from tests.release.test_dist import WHEN, checkout
 from tests.release.test_locks import locked, version
 
@@ -220,6 +219,10 @@ def test_running_it_writes_nothing_beside_it(folder: Path) -> None:
 
 def test_it_reads_a_node_and_a_cluster(folder: Path) -> None:
     """The connection, the exec, and the reader that is sent as source text: against a real kernel."""
+    # Not above: the lab is Linux's, and archives are made elsewhere too.
+    from tests.lab import article
+    from tests.lab.require import require_lab, require_tools
+
     require_lab()
     require_tools("kubectl")
     with article.cluster() as lab:
@@ -277,7 +280,7 @@ def test_krew_installs_it_from_a_manifest_and_an_archive(
     file = tmp_path / "netpol-ebpf.yaml"
     file.write_text(site.manifest(TAG).replace(site.address, "https://192.0.2.1"))
     user("krew", "install", f"--manifest={file}", f"--archive={archive.file}")
-    assert user("krew", "list").split()[-2:] == ["netpol-ebpf", TAG] or "netpol-ebpf" in user("krew", "list")
+    assert (user.krew / "receipts" / "netpol-ebpf.yaml").exists()
     assert user.installed() == [PROGRAM]
     assert stat.S_IMODE((user.krew / "store" / "netpol-ebpf" / TAG / PROGRAM).stat().st_mode) & 0o111
     assert str(user.krew / "bin" / PROGRAM) in user("plugin", "list")
@@ -356,14 +359,11 @@ def test_the_manifest_keeps_to_the_habits_of_krew_index() -> None:
 
 
 def test_the_release_builds_on_each_of_the_five() -> None:
-    import yaml
-
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
     rows = workflow["jobs"]["archive"]["strategy"]["matrix"]["include"]
     assert {(row["os"], row["arch"]) for row in rows} == set(FIVE)
     for job in workflow["jobs"].values():
         for step in job["steps"]:
-            assert re.fullmatch(r"[\w./-]+@([0-9a-f]{40}|v[\d.]+)", step.get("uses", "a@v1")), step
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", f"a@{'0' * 40}")), step
             for script in re.findall(r"(?:^|[\s\"])((?:krew|scripts)/[\w-]+)(?=\s|$)", step.get("run", "")):
                 assert (ROOT / script).exists(), script
-    assert BUILD.name == ".build"
