@@ -217,6 +217,30 @@ def test_running_it_writes_nothing_beside_it(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.parametrize("before", [{}, {"LD_LIBRARY_PATH": "/of/the/user"}], ids=["unset", "set"])
+def test_credential_plugins_do_not_load_libraries_of_the_archive(
+    folder: Path, tmp_path: Path, before: dict[str, str]
+) -> None:
+    """`aws eks get-token` is such a plugin, with an OpenSSL of its own. What this program was given, it is given."""
+    plugin, seen = tmp_path / "plugin", tmp_path / "seen"
+    credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}}
+    plugin.write_text(f"#!/bin/sh\n/usr/bin/env -0 >{seen}\necho '{json.dumps(credential)}'\n")
+    plugin.chmod(0o755)
+    command = {"apiVersion": credential["apiVersion"], "command": str(plugin), "interactiveMode": "Never"}
+    kubeconfig = {
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"exec": command}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }
+    (tmp_path / "config").write_text(json.dumps(kubeconfig))
+    done = frozen(folder, "explain", "pod/x", **before, KUBECONFIG=str(tmp_path / "config"))
+    assert "no answer from https://127.0.0.1:1" in done.stderr, done.stderr
+    given = dict(line.split("=", 1) for line in seen.read_text().split("\0") if line)
+    ours = {name: value for name, value in given.items() if "LIBRARY" in name or "PYI" in name or "MEI" in name}
+    assert ours == before
+
+
 def test_it_reads_a_node_and_a_cluster(folder: Path) -> None:
     """The connection, the exec, and the reader that is sent as source text: against a real kernel."""
     # Not above: the lab is Linux's, and archives are made elsewhere too.
@@ -348,6 +372,27 @@ def test_the_bots_template_differs_by_the_repository_alone() -> None:
             f"https://github.com/a/b/releases/download/{{{{ .TagName }}}}/{file_name('{{ .TagName }}', system, arch)}"
             in text
         )
+
+
+def manifest_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ROOT / "krew" / "manifest", *arguments], cwd="/", text=True, capture_output=True)
+
+
+def test_the_command_writes_the_manifest_and_says_what_is_missing(tmp_path: Path) -> None:
+    out, flags = tmp_path / "netpol-ebpf.yaml", ("--repository", "a/b", "--archives", str(tmp_path))
+    done = manifest_command(*flags, str(out))
+    assert (done.returncode, out.exists()) == (1, False)
+    assert re.fullmatch(r"error: \S+_linux_amd64\.tar\.gz is not there: .*\n", done.stderr)
+    for system, arch in FIVE:
+        (tmp_path / file_name(TAG, system, arch)).write_bytes(arch.encode())
+    assert manifest_command(*flags, str(out)).returncode == 0
+    assert out.read_text() == manifest.fill(manifest.body("a/b"), TAG, tmp_path, only_built=False)
+    assert yaml.safe_load(out.read_text())["spec"]["version"] == TAG
+    assert manifest_command(*flags, "--bot", str(out)).returncode == 0
+    assert out.read_text() == manifest.body("a/b")
+    for wrong in (("--repository", "https://example.org/a/b"), ("--repository", "a/b", "--tag", "v0.0.0")):
+        done = manifest_command(*wrong, str(out))
+        assert (done.returncode, "error: " in done.stderr) == (2, True)
 
 
 def test_the_manifest_keeps_to_the_habits_of_krew_index() -> None:
