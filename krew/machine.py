@@ -24,6 +24,8 @@ def here() -> tuple[str, str]:
 def glibc(files: Iterable[Path]) -> tuple[int, int]:
     """The newest version of the GNU C library that any of these ELF files asks for, as (major, minor)."""
     elf = [file for file in files if file.read_bytes()[:4] == ELF]
+    if not elf:
+        raise SystemExit("error: there is no ELF file to look into")
     done = subprocess.run(["objdump", "-p", *elf], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"error: objdump: {done.stderr.strip()}")
