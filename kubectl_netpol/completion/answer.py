@@ -12,11 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubectl_netpol.completion.line import Line, understand
 from kubectl_netpol.completion.protocol import Candidate, Directive, text
-from kubectl_netpol.completion.values import FILES, VALUES, Asked
+from kubectl_netpol.completion.values import FILES, NAMES, WORDS, Asked
 
 if TYPE_CHECKING:
     from kubectl_netpol.completion.names import Names
@@ -50,16 +50,14 @@ def complete(words: Sequence[str], apart: bool = False) -> str:
     if line.parameter in FILES:
         return text((), Directive.FILES)
     found = list(line.candidates)
-    values = VALUES.get(line.parameter)
-    if values is not None:
-        asked = Asked(line.word, line.given, lambda: _names(line))
-        found = within(SECONDS, lambda sink: _collect(values(asked), sink), apart)
+    asked = Asked(line.word, line.given, lambda: _names(line))
+    if line.parameter in WORDS:
+        found += WORDS[line.parameter](asked)
+    elif line.parameter in NAMES:
+        if not line.given.get("bundle"):
+            prepare()
+        found += within(SECONDS, lambda sink: sink.extend(NAMES[line.parameter](asked)), apart)
     return text((one for one in found if one.word.startswith(line.word)), Directive.NO_FILES)
-
-
-def _collect(values: Any, sink: list[Candidate]) -> None:
-    for one in values:
-        sink.append(one)
 
 
 def within(seconds: float, look: Callable[[list[Candidate]], None], apart: bool) -> list[Candidate]:
@@ -82,6 +80,12 @@ def within(seconds: float, look: Callable[[list[Candidate]], None], apart: bool)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(os.getpgrp(), signal.SIGTERM)
     return list(found)
+
+
+def prepare() -> None:
+    """Import what asks a cluster before the clock runs: on a busy machine that alone may take seconds."""
+    import kubernetes.config.kube_config  # noqa: F401
+    import urllib3  # noqa: F401
 
 
 def _names(line: Line) -> Names:

@@ -16,8 +16,10 @@ def names(section: str, path: str = "") -> Iterator[str]:
     files = [path] if path else (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
     for file in filter(None, files):
         for entry in _section(Path(file).expanduser(), section):
-            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-                yield entry["name"]
+            name = entry.get("name") if isinstance(entry, dict) else None
+            # One that begins with a dash would be taken for a flag.
+            if isinstance(name, str) and not name.startswith("-"):
+                yield name
 
 
 def _section(file: Path, section: str) -> list[Any]:

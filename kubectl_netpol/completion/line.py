@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ def understand(root: Any, words: Sequence[str]) -> Line:
     """``root``: the command of the app; ``words``: those behind `kubectl netpol-ebpf`, the last one unfinished."""
     *before, word = words or ("",)
     if not before:
-        return Line(word, tuple(_flags(root, frozenset(), word) if word.startswith("-") else _verbs(root)))
+        return Line(word, tuple(_flags(root, root, frozenset(), word) if word.startswith("-") else _verbs(root)))
     verb, *rest = before
     command = root.commands.get(verb)
     if command is None or command.hidden:
@@ -39,12 +40,12 @@ def understand(root: Any, words: Sequence[str]) -> Line:
         equals = ""
     option = _with_value(command, flag)
     if option is not None:
-        return _value_of(option, value, _given(command, rest if equals else rest[:-1]))
+        return _value_of(option, value, _given(root, command, rest if equals else rest[:-1]))
     if equals:
         return Line(word)
-    given = _given(command, rest)
+    given = _given(root, command, rest)
     if word.startswith("-") and not only_arguments:
-        return Line(word, tuple(_flags(command, frozenset(given), word)))
+        return Line(word, tuple(_flags(root, command, frozenset(given), word)))
     argument = next((p for p in command.params if _is_open(p, given)), None)
     return Line(word) if argument is None else _value_of(argument, word, given)
 
@@ -54,10 +55,21 @@ def _value_of(parameter: Any, word: str, given: Mapping[str, Any]) -> Line:
     return Line(word, tuple(map(Candidate, choices)), "" if choices else str(parameter.name), given)
 
 
-def _given(command: Any, words: Sequence[str]) -> dict[str, Any]:
+def _given(root: Any, command: Any, words: Sequence[str]) -> dict[str, Any]:
     """What the parser makes of the words, by parameter; less what is wrong or missing, which is no error yet."""
-    with command.make_context(command.name, list(words), resilient_parsing=True) as context:
+    with _context(root, command, words) as context:
         return {name: value for name, value in context.params.items() if _is_there(context, name)}
+
+
+@contextmanager
+def _context(root: Any, command: Any, words: Sequence[str]) -> Iterator[Any]:
+    """Of a verb within the app, whose settings say what --help is called; the parser remembers that for good."""
+    with root.make_context(root.name, [], resilient_parsing=True) as above:
+        if command is root:
+            yield above
+            return
+        with command.make_context(command.name, list(words), parent=above, resilient_parsing=True) as context:
+            yield context
 
 
 def _is_there(context: Any, name: str) -> bool:
@@ -77,9 +89,9 @@ def _verbs(root: Any) -> Iterator[Candidate]:
             yield Candidate(name, _first_sentence(command.help))
 
 
-def _flags(command: Any, given: Set[str], word: str) -> Iterator[Candidate]:
+def _flags(root: Any, command: Any, given: Set[str], word: str) -> Iterator[Candidate]:
     """Those that may still be given; hidden ones for who has begun to type one, short ones for who typed one dash."""
-    with command.make_context(command.name, [], resilient_parsing=True) as context:
+    with _context(root, command, ()) as context:
         parameters = command.get_params(context)
     for parameter in parameters:
         if parameter.param_type_name != "option" or (parameter.name in given and not parameter.multiple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,6 +16,8 @@ Json = dict[str, Any]
 REQUEST_SECONDS = 2.0
 MOST = "500"
 """Objects of one list, a page of kubectl's: nobody reads more candidates."""
+OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z")
+"""What the API server takes for a name; whatever else is sent is none."""
 NOTES = {
     "pods": "Status",
     "nodes": "Status",
@@ -46,14 +49,21 @@ class Names(Protocol):
         ...
 
 
+def listed(names: Names, kind: str, namespace: str = "", *, metadata: bool = False) -> Iterator[Named]:
+    """Those whose names are names."""
+    return (one for one in names.of(kind, namespace, metadata=metadata) if OBJECT.match(one.name))
+
+
 def workloads(names: Names, kind: str, namespace: str) -> Iterator[str]:
     """`deployment`, `daemonset`, ...: those that have pods, by the owners of the pods, as the verbs look for them."""
-    for pod in names.of("pods", namespace, metadata=True):
+    for pod in listed(names, "pods", namespace, metadata=True):
         metadata = pod.metadata or {}
         labels = metadata.get("labels") or {}
         for owner in metadata.get("ownerReferences") or ():
             what, name = str(owner.get("kind", "")).lower(), str(owner.get("name", ""))
             hashed = f"-{labels.get('pod-template-hash')}"
+            if not OBJECT.match(name):
+                continue
             if what == kind:
                 yield name
             elif kind == "deployment" and what == "replicaset" and name.endswith(hashed):
@@ -77,9 +87,12 @@ class ClusterNames:
         from kubectl_netpol.cluster.live import PATHS
 
         place = PATHS[kind]
-        path = place.path(namespace or self.namespace if place.namespaced else "")
+        where = namespace or self.namespace if place.namespaced else ""
+        if where and not OBJECT.match(where):
+            return
+        path = place.path(where)
         wanted = "Metadata" if metadata else "None"
-        return _rows(self._api.table(path, limit=MOST, includeObject=wanted), NOTES.get(kind, ""))
+        yield from _rows(self._api.table(path, limit=MOST, includeObject=wanted), NOTES.get(kind, ""))
 
 
 def _rows(table: Json, column: str) -> Iterator[Named]:

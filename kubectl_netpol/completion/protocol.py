@@ -28,9 +28,8 @@ class Candidate(NamedTuple):
     note: str = ""
 
 
-PLAIN = re.compile(r"(?!:)[A-Za-z0-9@%+=:,./_-]{1,512}\Z")
-"""Names of Kubernetes, flags, and contexts such as `arn:aws:eks:eu-west-1:1:cluster/a` or `me@a.example`. A line that
-begins with a colon would be a directive."""
+NAME = re.compile(r"[A-Za-z0-9@%+=:,./_-]{1,512}\Z")
+"""Names of Kubernetes, and of contexts such as `arn:aws:eks:eu-west-1:1:cluster/a` or `me@a.example`."""
 LONGEST_NOTE = 100
 
 
@@ -38,7 +37,7 @@ def text(found: Iterable[Candidate], directive: Directive) -> str:
     """All that is printed. A word comes once, and its order is that of ``found``."""
     notes: dict[str, str] = {}
     for word, note in found:
-        if PLAIN.match(word):
+        if NAME.match(word) and not word.startswith(":"):
             notes.setdefault(word, _plain(note))
     if notes and all(word.endswith("/") for word in notes):
         directive |= Directive.NO_SPACE

@@ -41,15 +41,16 @@ def _pods(asked: Asked) -> Iterator[Candidate]:
 
 def _ends(asked: Asked, kinds: tuple[str, ...]) -> Iterator[Candidate]:
     """The other end of a flow: its names are of POD's namespace, as `explain` reads them."""
-    parts = str(asked.given.get("pod") or "").split("/")
     from kubectl_netpol.policy.targets import KINDS
 
+    parts = str(asked.given.get("pod") or "").split("/")
     own = parts[0] if len(parts) == 3 or (len(parts) == 2 and parts[0].lower() not in KINDS) else ""
     return _targets(asked, kinds, own)
 
 
 def _targets(asked: Asked, kinds: tuple[str, ...], namespace: str) -> Iterator[Candidate]:
     """`NAME`, `KIND/NAME`, `NAMESPACE/NAME`, `NAMESPACE/KIND/NAME`."""
+    from kubectl_netpol.completion.names import listed
     from kubectl_netpol.policy.targets import KINDS
 
     *before, last = asked.word.split("/")
@@ -68,7 +69,7 @@ def _targets(asked: Asked, kinds: tuple[str, ...], namespace: str) -> Iterator[C
     names = asked.connect()
     yield from _of_kind(names, "pod", before[0] if before else namespace, head)
     if last and not before:
-        yield from (Candidate(f"{one.name}/", "namespace") for one in names.of("namespaces"))
+        yield from (Candidate(f"{one.name}/", "namespace") for one in listed(names, "namespaces"))
 
 
 def _kinds(begin: str, short: Sequence[str], known: set[str]) -> list[str]:
@@ -77,21 +78,24 @@ def _kinds(begin: str, short: Sequence[str], known: set[str]) -> list[str]:
 
 
 def _of_kind(names: Names, kind: str, namespace: str, head: str) -> Iterator[Candidate]:
-    from kubectl_netpol.completion.names import workloads
+    from kubectl_netpol.completion.names import listed, workloads
 
     collection = {"pod": "pods", "service": "services", "node": "nodes"}.get(kind)
     if collection is None:
         yield from (Candidate(head + name) for name in workloads(names, kind, namespace))
     else:
-        yield from (Candidate(head + one.name, one.note) for one in names.of(collection, namespace))
+        yield from (Candidate(head + one.name, one.note) for one in listed(names, collection, namespace))
 
 
 def _objects(kind: str, asked: Asked) -> Iterator[Candidate]:
-    yield from (Candidate(one.name, one.note) for one in asked.connect().of(kind))
+    from kubectl_netpol.completion.names import listed
+
+    yield from (Candidate(one.name, one.note) for one in listed(asked.connect(), kind))
 
 
 def _policies(asked: Asked) -> Iterator[Candidate]:
     """`NAME`, `KIND/NAME`, `NAMESPACE/NAME`, `NAMESPACE/KIND/NAME`; cluster policies have no namespace."""
+    from kubectl_netpol.completion.names import listed
     from kubectl_netpol.policy.changes import KINDS
 
     *before, last = asked.word.split("/")
@@ -100,16 +104,16 @@ def _policies(asked: Asked) -> Iterator[Candidate]:
         return
     head = "".join(f"{part}/" for part in before)
     if before and before[-1] in of_kind:
-        found = asked.connect().of(of_kind[before[-1]], before[0] if len(before) == 2 else "")
+        found = listed(asked.connect(), of_kind[before[-1]], before[0] if len(before) == 2 else "")
         yield from (Candidate(head + one.name, one.note) for one in found)
         return
     if last or not before:
         yield from (Candidate(f"{head}{kind}/") for kind in _kinds(last, [*POLICIES], set(of_kind)))
     names = asked.connect()
-    found = names.of("networkpolicies", before[0] if before else "")
+    found = listed(names, "networkpolicies", before[0] if before else "")
     yield from (Candidate(head + one.name, one.note) for one in found)
     if last and not before:
-        yield from (Candidate(f"{one.name}/", "namespace") for one in names.of("namespaces"))
+        yield from (Candidate(f"{one.name}/", "namespace") for one in listed(names, "namespaces"))
 
 
 def _kubeconfig(section: str, asked: Asked) -> Iterator[Candidate]:
@@ -135,7 +139,7 @@ def _severities(asked: Asked) -> Iterator[Candidate]:
     yield from map(Candidate, SEVERITIES)
 
 
-VALUES: Mapping[str, Values] = {
+NAMES: Mapping[str, Values] = {
     "pod": _pods,
     "source": partial(_ends, kinds=(*(kind for kind in POD_KINDS if kind != "svc"), "node")),
     "destination": partial(_ends, kinds=(*POD_KINDS, "node")),
@@ -143,6 +147,9 @@ VALUES: Mapping[str, Values] = {
     "debug_namespace": partial(_objects, "namespaces"),
     "node": partial(_objects, "nodes"),
     "without": _policies,
+}
+"""Names of objects, by the name of the parameter."""
+WORDS: Mapping[str, Values] = {
     "context": partial(_kubeconfig, "contexts"),
     "cluster": partial(_kubeconfig, "clusters"),
     "user": partial(_kubeconfig, "users"),
@@ -150,7 +157,7 @@ VALUES: Mapping[str, Values] = {
     "fail_on": _severities,
     "ignore": _findings,
 }
-"""By the name of the parameter. Those with fixed values that the parser knows need no line here."""
+"""What no cluster is asked for. Those with fixed values that the parser knows need no line here."""
 FILES = frozenset(("bundle", "file", "redact_names", "kubeconfig", "directory")) | frozenset(
     ("certificate_authority", "client_certificate", "client_key")
 )
