@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol import __version__
+from kubectl_netpol.cluster.connection import may_connect
 from kubectl_netpol.errors import ApiError, NetpolError, UsageError
 from kubectl_netpol.model.version import Client, Cluster, Image
 from kubectl_netpol.options import Common
@@ -39,7 +38,7 @@ def version(common: Common, client_only: bool) -> None:
     progress = Progress()
     cluster = None
     try:
-        if not client_only and _is_there_one(common.connection):
+        if not client_only and may_connect(common.connection):
             cluster = _cluster(common.connection, progress)
         elif not client_only:
             progress.note("note: no kubeconfig: the versions of a cluster are not known (--client asks for none)")
@@ -54,20 +53,6 @@ def version(common: Common, client_only: bool) -> None:
         )
     finally:
         progress.done()
-
-
-def _is_there_one(flags: ConnectionFlags) -> bool:
-    """Whether there may be a cluster to ask, without the packages that ask it: they take longer than the answer."""
-    files = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    return bool(
-        flags.kubeconfig
-        or flags.context
-        or flags.cluster
-        or flags.user
-        or flags.server
-        or os.environ.get("KUBERNETES_SERVICE_HOST")
-        or any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file)
-    )
 
 
 def _cluster(flags: ConnectionFlags, progress: Progress) -> Cluster:

@@ -14,9 +14,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kubectl_netpol.cluster.connection import ConnectionFlags, may_connect
 from kubectl_netpol.completion.line import Line, understand
 from kubectl_netpol.completion.protocol import Candidate, Directive, text
 from kubectl_netpol.completion.values import FILES, NAMES, WORDS, Asked
+from kubectl_netpol.errors import ConnectionFailed
 
 if TYPE_CHECKING:
     from kubectl_netpol.completion.names import Names
@@ -54,7 +56,7 @@ def complete(words: Sequence[str], apart: bool = False) -> str:
     if line.parameter in WORDS:
         found += WORDS[line.parameter](asked)
     elif line.parameter in NAMES:
-        if not line.given.get("bundle"):
+        if not line.given.get("bundle") and may_connect(_flags(line)):
             prepare()
         found += within(SECONDS, lambda sink: sink.extend(NAMES[line.parameter](asked)), apart)
     return text((one for one in found if one.word.startswith(line.word)), Directive.NO_FILES)
@@ -91,12 +93,19 @@ def prepare() -> None:
 def _names(line: Line) -> Names:
     from kubectl_netpol.completion import names
 
-    given = {name: value for name, value in line.given.items() if value is not None}
-    if given.get("bundle"):
-        return names.BundleNames(given["bundle"], given.get("namespace", ""))
+    if line.given.get("bundle"):
+        return names.BundleNames(line.given["bundle"], line.given.get("namespace") or "")
+    flags = _flags(line)
+    if not may_connect(flags):
+        raise ConnectionFailed("no kubeconfig")
+    return names.ClusterNames(flags)
+
+
+def _flags(line: Line) -> ConnectionFlags:
+    from kubectl_netpol.completion.names import REQUEST_SECONDS
     from kubectl_netpol.options import connection_flags
 
-    return names.ClusterNames(connection_flags(given, names.REQUEST_SECONDS))
+    return connection_flags(line.given, REQUEST_SECONDS)
 
 
 def _put_terminal_away() -> bool:

@@ -356,13 +356,18 @@ def test_a_look_that_takes_too_long_gives_what_it_has() -> None:
     assert answer.within(0.2, look, False) == [Candidate("a")]
 
 
-@pytest.mark.parametrize("typed", [("explain", "--fr"), ("check", "--ignore", ""), ("maps", "--context", ""), ("",)])
+@pytest.mark.parametrize(
+    "typed", [("explain", "--fr"), ("check", "--ignore", ""), ("maps", "--context", ""), ("explain", "pod/"), ("",)]
+)
 def test_what_needs_no_cluster_does_not_import_what_asks_one(typed: tuple[str, ...], tmp_path: Path) -> None:
     code = (
         "import sys; from kubectl_netpol.completion.answer import complete; complete(sys.argv[1:]); "
         "sys.exit([m for m in sys.modules if m.split('.')[0] in ('kubernetes', 'websocket', 'urllib3')][:1] or None)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True, timeout=60)
+    # Without a kubeconfig there is no cluster to ask either.
+    keep = {name: value for name, value in os.environ.items() if not name.startswith("KUBE")}
+    env = {**keep, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, *typed], env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
