@@ -75,14 +75,15 @@ def uninstall(directory: str = "") -> Done:
         removed.append(f"removed {path}")
     return Done(
         "\n".join(removed) or "nothing to remove",
-        tuple(f"note: {one} is not of this tool: left alone" for one in others),
+        tuple(f"note: {one} was not written by `completion install`: left alone" for one in others),
     )
 
 
 def _brought_along() -> Path | None:
     """The script that pip or pipx made, if kubectl finds it first."""
     found = shutil.which(NAME)
-    text = _text(Path(found)) if found else None
+    # pipx puts links on PATH.
+    text = _text(Path(found).resolve()) if found else None
     return Path(found) if found and text and text not in WRITTEN and "kubectl_netpol.start" in text else None
 
 

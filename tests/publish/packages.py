@@ -128,6 +128,11 @@ def check_installed(scripts: Path, *, with_kubernetes: bool = True) -> None:
         ("kubectl", "__complete", "netpol-ebpf") if with_kubectl else (scripts / "kubectl_complete-netpol_ebpf",)
     )
     assert run(*completer, "expl", **env).splitlines()[0].split("\t")[0] == "explain"
+    said = run(*plugin, "completion", "install", **env)
+    assert (
+        said
+        == f"{scripts}/kubectl_complete-netpol_ebpf is there already: it came with the installation of the plugin\n"
+    )
     if with_kubernetes:
         # What asks a cluster is there too: it is asked, and is not there.
         done = run(*plugin, "version", "--server", "http://127.0.0.1:1", **env)

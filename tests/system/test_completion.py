@@ -306,7 +306,7 @@ def test_a_krew_that_may_not_be_written(krew: Typist) -> None:
         )
         done = verb(krew, "completion", "uninstall")
         assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
-        assert done.stderr == f"note: {shim} is not of this tool: left alone\n"
+        assert done.stderr == f"note: {shim} was not written by `completion install`: left alone\n"
         assert shim.read_text() == "#!/bin/sh\necho mine\n"
     finally:
         for path in krew.bin.iterdir():

@@ -446,7 +446,10 @@ def test_files_of_others_stay(place: Path, tmp_path: Path) -> None:
         with pytest.raises(NetpolError, match="was not written by this tool: it is left as it is"):
             install.install()
         done = install.uninstall()
-        assert (done.text, done.notes) == ("nothing to remove", (f"note: {path} is not of this tool: left alone",))
+        assert (done.text, done.notes) == (
+            "nothing to remove",
+            (f"note: {path} was not written by `completion install`: left alone",),
+        )
         assert path.lstat() == before
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     assert target.read_text() == "theirs" and not (tmp_path / "nowhere").exists()
@@ -459,11 +462,15 @@ def test_what_an_older_version_wrote_is_replaced(place: Path, monkeypatch: pytes
     assert (place / install.NAME).read_text() == install.SCRIPT
 
 
-def test_an_installation_that_brings_it(place: Path) -> None:
-    """As pip writes console scripts."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_installation_that_brings_it(place: Path, tmp_path: Path, linked: bool) -> None:
+    """As pip writes console scripts, and pipx links to them."""
     path = place / install.NAME
-    path.write_text("#!/usr/bin/python3\nfrom kubectl_netpol.start import complete\n")
-    path.chmod(0o755)
+    script = tmp_path / "script" if linked else path
+    script.write_text("#!/usr/bin/python3\nfrom kubectl_netpol.start import complete\n")
+    script.chmod(0o755)
+    if linked:
+        path.symlink_to(script)
     assert install.install().text == f"{path} is there already: it came with the installation of the plugin"
     assert install.uninstall().text == "nothing to remove"
 
