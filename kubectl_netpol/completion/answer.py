@@ -115,9 +115,9 @@ def _put_terminal_away() -> bool:
     if not os.environ.get("NETPOL_EBPF_DEBUG"):
         os.dup2(nowhere, 2)
     os.close(nowhere)
-    try:
-        os.setsid()
-    except (AttributeError, OSError):
-        # Windows, or the leader of a job that somebody runs from a shell.
+    if not hasattr(os, "setsid"):
         return False
-    return True
+    with contextlib.suppress(OSError):
+        # Refused to the leader of a job that somebody runs from a shell.
+        os.setsid()
+    return os.getsid(0) == os.getpid()
