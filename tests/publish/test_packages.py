@@ -79,8 +79,8 @@ def test_what_it_says_of_itself(dists: Dists) -> None:
 def test_pip(dists: Dists, version: str, tmp_path: Path) -> None:
     """Every Python but the one of these tests, which test_pipx.py is about.
 
-    The newest gets the sdist, with all that it needs. Others get the wheel without the kubernetes package, which takes
-    most of the time; with NETPOL_EVERY_PYTHON=1 with it.
+    The newest gets the sdist, the others the wheel: without the kubernetes package, which takes most of the time, and
+    with NETPOL_EVERY_PYTHON=1 with it.
     """
     python = interpreter(version)
     if python is None:
@@ -90,9 +90,9 @@ def test_pip(dists: Dists, version: str, tmp_path: Path) -> None:
     newest = version == [one for one in VERSIONS if one != THIS and interpreter(one)][-1]
     run(python, "-m", "venv", "--without-pip", tmp_path / "env")
     own = tmp_path / "env" / "bin" / "python"
-    install = ("install", "--quiet", "--no-compile")
-    if newest or os.environ.get("NETPOL_EVERY_PYTHON"):
-        pip(*install, dists.sdist if newest else dists.wheel, python=own)
+    install, package = ("install", "--quiet", "--no-compile"), dists.sdist if newest else dists.wheel
+    if os.environ.get("NETPOL_EVERY_PYTHON"):
+        pip(*install, package, python=own)
         assert pip("check", python=own) == "No broken requirements found.\n"
         check_installed(tmp_path / "env" / "bin")
         return
@@ -100,5 +100,5 @@ def test_pip(dists: Dists, version: str, tmp_path: Path) -> None:
         found = Metadata.from_email(wheel.read(f"{INFO}/METADATA"), validate=True)
     light = [str(one) for one in found.requires_dist or () if one.marker is None and one.name != "kubernetes"]
     pip(*install, *light, python=own)
-    pip(*install, "--no-deps", dists.wheel, python=own)
+    pip(*install, "--no-deps", package, python=own)
     check_installed(tmp_path / "env" / "bin", with_kubernetes=False)
