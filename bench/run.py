@@ -37,6 +37,8 @@ def startup() -> None:
             "python -c 'import kubernetes'": [sys.executable, "-c", "import kubernetes"],
             "version": [*plugin, "version"],
             "--help": [*plugin, "--help"],
+            "completion of a flag": [*plugin, "__complete", "explain", "pod/nginx", "--fr"],
+            "completion of a pod of a bundle": [*plugin, "__complete", "explain", "--bundle", BUNDLE, "ng"],
             "explain POD --bundle": [*plugin, "explain", "pod/nginx", "--bundle", BUNDLE],
             "explain POD --from POD --port 80 --bundle": [
                 *plugin, "explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80", "--bundle", BUNDLE,

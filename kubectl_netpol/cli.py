@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kubectl_netpol import __version__
+from kubectl_netpol.completing import Action
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags
+from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags, version_flags
 
 PROGRAM = "kubectl netpol-ebpf"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -324,9 +324,49 @@ def cleanup(
 
 
 @app.command()
-def version() -> None:
-    """Print the version of this plugin."""
-    print(f"{PROGRAM} {__version__}")
+def completion(
+    action: Annotated[
+        Action,
+        typer.Argument(
+            metavar="ACTION",
+            help="install: write the file into a directory of PATH, and say which; uninstall: remove it again; script: "
+            "print it.",
+        ),
+    ],
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            "--dir", help="The directory; without it that of the plugin, or one of your home that is on PATH."
+        ),
+    ] = None,
+) -> None:
+    """Let kubectl complete verbs, flags and names behind `kubectl netpol-ebpf`.
+
+    kubectl 1.26 and newer runs the file kubectl_complete-netpol_ebpf for that. Installations by pip and pipx bring it;
+    krew does not, so `completion install` writes it (docs/completion.md). A file of others is never overwritten or
+    removed. Exit code 0: it is there, or gone; 2: there is no directory for it; 3: it could not be written or removed.
+    """
+    from kubectl_netpol import completing
+
+    if directory == "":
+        raise UsageError("--dir is empty")
+    completing.completion(action, directory or "")
+
+
+@app.command()
+@version_flags
+def version(
+    common: Common,
+    client: Annotated[bool, typer.Option("--client", help="This plugin alone: no cluster is asked.")] = False,
+) -> None:
+    """Print the versions of this plugin, of the API server, of the VPC CNI and of its agent.
+
+    With a kubeconfig: two requests, with 3 s each. What cannot be read is unknown, with the reason on stderr. Exit code
+    0, also then; 2: a flag names a context that does not exist.
+    """
+    from kubectl_netpol import versioning
+
+    versioning.version(common, client)
 
 
 def _directions(text: str) -> tuple[Direction, ...]:

@@ -205,6 +205,12 @@ def cleanup_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     return _with(verb, {**_CONNECTION, "namespace": namespace, "debug_namespace": where, **_OUTPUT})
 
 
+def version_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags of a verb that says the same of every namespace."""
+    namespace = _option(str, "", "--namespace", "-n", help="Taken as kubectl does; changes nothing.", hidden=True)
+    return _with(verb, {**_CONNECTION, "namespace": namespace, "output": _OUTPUT["output"]})
+
+
 def _with(verb: Callable[..., Any], flags: Mapping[str, tuple[Any, Any]]) -> Callable[..., Any]:
     hints = typing.get_type_hints(verb, include_extras=True)
     own = [
@@ -247,15 +253,8 @@ def _common(values: Mapping[str, Any]) -> Common:
     for name, default in (("keep", False), ("selinux_type", ""), ("debug_profile", DebugProfile.SYSADMIN)):
         if values[name] != default and values["via"] is Way.AGENT:
             raise UsageError(f"--{name.replace('_', '-')} goes without --via agent: there is no debug pod")
-    flags = {name: values[name] for name in _CONNECTION if name not in ("as_group", "request_timeout")}
-    flags["namespace"] = flags["namespace"] or ""
-    connection = ConnectionFlags(
-        **flags,
-        as_groups=tuple(values["as_group"]),
-        request_timeout=seconds(values["request_timeout"]),
-    )
     return Common(
-        connection=connection,
+        connection=connection_flags(values, seconds(values["request_timeout"])),
         bundle=values["bundle"] or "",
         image=values["image"],
         debug_namespace=values["debug_namespace"],
@@ -271,6 +270,14 @@ def _common(values: Mapping[str, Any]) -> Common:
         machine=str(values["output"].value) if values.get("output") in MACHINE else "",
         no_headers=values.get("no_headers", False),
     )
+
+
+def connection_flags(values: Mapping[str, Any], request_timeout: float) -> ConnectionFlags:
+    """From the values of parameters by name; one that is not among them was not given."""
+    names = [name for name in _CONNECTION if name not in ("as_group", "request_timeout")]
+    flags: dict[str, Any] = {name: values[name] for name in names if values.get(name) is not None}
+    groups = tuple(values.get("as_group") or ())
+    return ConnectionFlags(**flags, as_groups=groups, request_timeout=request_timeout)
 
 
 MACHINE = (CheckFormat.JUNIT, CheckFormat.PROMETHEUS)

@@ -42,12 +42,30 @@ def to_nowhere(stream: IO[str]) -> None:
 
 def main() -> None:
     """Run the command line that the process was given, and exit with its code."""
+    _run(sys.argv[1:])
+
+
+def complete() -> None:
+    """`kubectl_complete-netpol_ebpf WORDS`, which kubectl runs for completions."""
+    _run([COMPLETE, *sys.argv[1:]])
+
+
+COMPLETE = "__complete"
+"""The verb for completions, as plugins made with cobra call it."""
+
+
+def _run(arguments: list[str]) -> None:
     open_what_is_closed()
     collect_rarely()
     try:
-        from kubectl_netpol.cli import run
+        if arguments[:1] == [COMPLETE]:
+            from kubectl_netpol.completion.answer import main as answer
 
-        code = run(sys.argv[1:])
+            code = answer(arguments[1:])
+        else:
+            from kubectl_netpol.cli import run
+
+            code = run(arguments)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         code = 130

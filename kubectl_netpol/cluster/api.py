@@ -26,6 +26,7 @@ PAGE = 500
 """Objects per list request, the chunk size of kubectl."""
 DEFAULT_TIMEOUT = 30.0
 """Seconds without an answer before a request is given up."""
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 RETRY_STATUSES = {429, 500, 503, 504}
 """Answers that say "later": retried for reads only, as client-go does."""
 RETRIES = 3
@@ -77,6 +78,14 @@ class Api:
             raise ApiError(
                 410, error.reason, what, "try again: lists of a busy cluster are kept for a few minutes only"
             ) from error
+
+    def table(self, path: str, **query: str) -> Json:
+        """GET the first page of a collection as the table that `kubectl get` prints, and try only once."""
+        timeout = self.connection.request_timeout or DEFAULT_TIMEOUT
+        response = self._send("GET", path, query, None, timeout=timeout, accept=TABLE)
+        self._raise_for_status(response, "GET", path)
+        found: Json = json.loads(self._read(response, "GET", path))
+        return found
 
     def create(self, path: str, body: Json, **query: str) -> Json:
         """POST an object and return it as the server stored it."""
@@ -174,11 +183,21 @@ class Api:
             raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is not a JSON object", PROXY)
         return document
 
-    def _send(self, method: str, path: str, query: Mapping[str, str], body: Json | None, *, timeout: float) -> Any:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Json | None,
+        *,
+        timeout: float,
+        accept: str = "application/json",
+    ) -> Any:
         import urllib3
         from urllib3.util import Timeout
 
         headers = urllib3.HTTPHeaderDict(self.headers())
+        headers["Accept"] = accept
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -59,6 +59,21 @@ class _LastMessage(logging.Handler):
         self.text = record.getMessage()
 
 
+def may_connect(flags: ConnectionFlags) -> bool:
+    """Whether anything names a cluster. Found out without the kubernetes package, whose import takes longer than all
+    that does without a cluster."""
+    files = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    return bool(
+        flags.kubeconfig
+        or flags.context
+        or flags.cluster
+        or flags.user
+        or flags.server
+        or os.environ.get("KUBERNETES_SERVICE_HOST")
+        or any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file)
+    )
+
+
 def connect(flags: ConnectionFlags) -> Connection:
     """Read the kubeconfig (or the pod's service account) and apply the flags.
 

@@ -194,8 +194,13 @@ def _controller(world: World) -> dict[str, Any]:
 
 def image_version(container: Json) -> Version | None:
     """By the tag of a container's image."""
+    return Version.parse(image_tag(container))
+
+
+def image_tag(container: Json) -> str:
+    """`v1.19.2-eksbuild.1`; what the image is called where it has no tag."""
     image = str(container.get("image") or "").partition("@")[0]
-    return Version.parse(image.rpartition("/")[2].rpartition(":")[2])
+    return image.rpartition("/")[2].rpartition(":")[2]
 
 
 def parse_flags(args: Iterable[object]) -> dict[str, str]:

@@ -90,15 +90,15 @@ def answers(connection: socket.socket) -> bool:
 
 @pytest.fixture(scope="session")
 def plugin_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with `kubectl-netpol_ebpf`: the installed script, or one that runs this tree."""
+    """A directory with `kubectl-netpol_ebpf` and its completer: the installed scripts, or some that run this tree."""
     directory = tmp_path_factory.mktemp("bin")
-    plugin = directory / "kubectl-netpol_ebpf"
-    installed = Path(sys.executable).parent / plugin.name
-    if installed.exists():
-        plugin.symlink_to(installed)
-    else:
-        plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m kubectl_netpol "$@"\n')
-        plugin.chmod(0o755)
+    for name, words in (("kubectl-netpol_ebpf", ""), ("kubectl_complete-netpol_ebpf", "__complete ")):
+        script, installed = directory / name, Path(sys.executable).parent / name
+        if installed.exists():
+            script.symlink_to(installed)
+        else:
+            script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m kubectl_netpol {words}"$@"\n')
+            script.chmod(0o755)
     return directory
 
 

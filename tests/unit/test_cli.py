@@ -11,7 +11,7 @@ import sys
 import pytest
 import yaml
 
-from kubectl_netpol import __version__, bundle, cli, verbs
+from kubectl_netpol import bundle, cli, verbs
 from kubectl_netpol.errors import ApiError, ConnectionFailed, ExitCode, Interrupted, NodeError, UsageError
 from kubectl_netpol.model.snapshot import NodeReading, Snapshot
 from tests.unit.builders import ACCESS_MAP, ACCESS_TRUE, ANY, NGINX, NODE, NODE_IP, article, pod, pod_document
@@ -166,10 +166,6 @@ def test_help(arguments, capsys):
     code, out, err = run(capsys, *arguments)
     assert (code, err) == (0, "")
     assert out.startswith("Usage: kubectl netpol-ebpf")
-
-
-def test_version(capsys):
-    assert run(capsys, "version") == (0, f"kubectl netpol-ebpf {__version__}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def test_the_code_of_an_answer(
 def test_each_verb_is_tried_for_each_code_that_it_has() -> None:
     judging = {"explain", "check", "doctor", "drops"}
     tried = {(arguments[0], code) for code, arguments, _ in CASES}
-    # Of `cleanup`, which has no --bundle: tests/system/test_cleanup.py.
-    wanted = {(verb, code) for verb in VERBS - {"version", "cleanup"} for code in (0, 2, 3)}
+    # Those without --bundle: tests/system/test_cleanup.py, tests/system/test_completion.py, tests/unit/test_version.py.
+    wanted = {(verb, code) for verb in VERBS - {"version", "completion", "cleanup"} for code in (0, 2, 3)}
     assert tried == wanted | {(verb, 1) for verb in judging}
 
 
