@@ -1,8 +1,8 @@
-"""The help of every verb as one Markdown page: ``docs/cli.md`` is made of it, and a test compares the two."""
+"""The help of every verb as text for pages: docs/cli.md and docs/verbs/ are made of it, and a test compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
 from typing import Any
 
 import typer
@@ -24,24 +24,32 @@ for each verb: [exit-codes.md](exit-codes.md). Colours are for terminals; `NO_CO
 _SETTINGS: dict[str, Any] = {"resilient_parsing": True, "terminal_width": 80}
 
 
-def page() -> str:
-    """The whole page."""
+def block(verb: str = "") -> str:
+    """What `--help` prints of a verb, or of the program, as a fenced block."""
     root: Any = typer.main.get_command(app)
-    parts = [HEAD, *_verb(root, PROGRAM, None)]
     with root.make_context(PROGRAM, [], **_SETTINGS) as context:
-        for name, command in root.commands.items():
-            parts += _verb(command, name, context)
-    return "\n".join(parts) + "\n"
+        if not verb:
+            return _fenced(context.get_help())
+        with root.commands[verb].make_context(verb, [], parent=context, **_SETTINGS) as own:
+            return _fenced(own.get_help())
 
 
-def _verb(command: Any, name: str, parent: Any) -> Iterator[str]:
-    with command.make_context(name, [], parent=parent, **_SETTINGS) as context:
-        yield f"\n## {name}\n\n```\n{context.get_help().rstrip()}\n```"
-    hidden = [p for p in command.params if getattr(p, "hidden", False)]
-    if hidden:
-        yield "\nkubectl's other connection flags work too:\n"
-        yield from (f"- `{', '.join(p.opts)}`: {p.help}" for p in hidden)
+def paragraphs(verb: str) -> list[str]:
+    """What a verb is for: the paragraphs of its help, each on one line."""
+    text = inspect.cleandoc(_command(verb).help or "")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
-if __name__ == "__main__":
-    print(page(), end="")
+def hidden(verb: str) -> str:
+    """Flags that `--help` leaves out since kubectl has them, as a list."""
+    flags = (parameter for parameter in _command(verb).params if getattr(parameter, "hidden", False))
+    return "\n".join(f"- `{', '.join(flag.opts)}`: {flag.help}" for flag in flags)
+
+
+def _command(verb: str) -> Any:
+    root: Any = typer.main.get_command(app)
+    return root.commands[verb]
+
+
+def _fenced(text: str) -> str:
+    return f"```\n{text.rstrip()}\n```"

@@ -1,0 +1,29 @@
+"""The documentation as a web site: `scripts/docs` builds it with Sphinx. What is in the menu: docs/toc.yml.
+
+The pages are the Markdown files as they are read in the repository; those at its root (SECURITY.md and so on) are
+pages too, so that links lead to the same place here and there.
+"""
+
+project = "kubectl netpol-ebpf"
+html_title = project
+copyright = "the authors of kubectl netpol-ebpf, Apache-2.0"
+
+extensions = ["myst_parser", "sphinx_external_toc"]
+external_toc_path = "docs/toc.yml"
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**"]
+exclude_patterns = ["README.md", "docs/_static"]
+
+# Anchors as GitHub makes them, so that a link to a section works in both places.
+myst_heading_anchors = 4
+# Blocks without a language are output of commands: nothing to colour.
+highlight_language = "none"
+# A broken link, an anchor that is not there, a page that is not in the menu: each is a warning, and scripts/docs
+# makes errors of warnings.
+nitpicky = True
+
+# Fonts, styles and the search index come with the pages: nothing is fetched when they are read, from a disk too.
+html_theme = "furo"
+html_copy_source = False
+html_show_sourcelink = False
+html_extra_path = ["_static/index.html"]

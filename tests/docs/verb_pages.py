@@ -1,0 +1,103 @@
+"""The pages of the verbs, made of their help: docs/cli.md and docs/verbs/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kubectl_netpol import helptext
+from kubectl_netpol.cli import PROGRAM
+from tests.docs import markdown
+from tests.docs.commands import VERBS
+
+INDEX = markdown.DOCS / "cli.md"
+FOLDER = markdown.DOCS / "verbs"
+BUNDLE = "--bundle article.tar.gz"
+
+# What each page shows on the shipped bundle: a sentence, and the command. A verb that needs a cluster has a sentence only.
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "explain": (
+        ("One flow, layer by layer:", f"explain pod/nginx --from pod/accessfalse --port 80 {BUNDLE}"),
+        ("Both directions of a pod, rule by rule:", f"explain pod/nginx {BUNDLE}"),
+        ("Without a node, from the API objects alone:", f"explain pod/nginx --from accesstrue --port 80 --api-only {BUNDLE}"),
+        ("What if ([the changed policy](../examples/mistyped.yaml)):", f"explain pod/nginx -f mistyped.yaml {BUNDLE}"),
+    ),
+    "maps": (("What packets to the pod meet:", f"maps pod/nginx --direction ingress {BUNDLE}"),),
+    "check": (
+        ("Everything:", f"check -A {BUNDLE}"),
+        ("One pod, for a CI system:", f"check pod/nginx -o junit {BUNDLE}"),
+    ),
+    "doctor": (("In a cluster it also looks at your rights and starts one debug pod:", f"doctor {BUNDLE}"),),
+    "conntrack": (("", f"conntrack pod/nginx {BUNDLE}"),),
+    "drops": (("", f"drops pod/nginx {BUNDLE}"),),
+    "capture": (
+        (
+            "Of a bundle that is there, what concerns one pod (in a cluster: without `--bundle`):",
+            f"capture pod/nginx -f nginx.tar.gz {BUNDLE}",
+        ),
+        ("And any verb answers from it:", "conntrack pod/nginx --bundle nginx.tar.gz"),
+    ),
+    "cleanup": (
+        (
+            f"It needs a cluster, so there is nothing to show from a bundle. `{PROGRAM} cleanup` lists, `{PROGRAM} cleanup "
+            "--delete` deletes what nobody can use any more.",
+            "",
+        ),
+    ),
+    "version": (("", "version"),),
+}
+MORE: dict[str, str] = {
+    "explain": "[How a verdict is derived](../verdicts.md), [near misses](../near-misses.md), [where EKS decides "
+    "otherwise](../deviations.md), [what the words mean](../words.md)",
+    "maps": "[How each layer is read](../layers.md), [which agent loaded a program](../generations.md)",
+    "check": "[All findings](../findings/README.md), [the columns](../words.md#columns-of-check), [the faults by which it "
+    "was tried](../faults.md)",
+    "doctor": "[Its topics](../doctor.md), [rights](../rbac.md)",
+    "conntrack": "[How a verdict is derived](../verdicts.md#3-established-flows)",
+    "drops": "[Kinds and formats](../drops.md)",
+    "capture": "[The file](../bundle-format.md), [what is never in it](../bundle-format.md#what-is-never-in-it)",
+    "cleanup": "[What the debug pod is](../rbac.md)",
+}
+
+
+def made() -> dict[Path, str]:
+    """Each page that is made of the help, its examples without output."""
+    return {INDEX: index(), **{FOLDER / f"{verb}.md": page(verb) for verb in VERBS}}
+
+
+def index() -> str:
+    parts = [helptext.HEAD, f"## {PROGRAM}\n\n{helptext.block()}"]
+    for verb in VERBS:
+        lead = helptext.paragraphs(verb)[0]
+        parts.append(f"## {verb}\n\n{code(lead)} [Flags, exit codes, examples](verbs/{verb}.md)")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def page(verb: str) -> str:
+    assert verb in EXAMPLES, f"give {verb} an example in {Path(__file__).name}"
+    parts = [f"# {verb}", *map(code, helptext.paragraphs(verb)), "## Examples"]
+    if any(BUNDLE in command for _, command in EXAMPLES[verb]):
+        parts.append("On the [shipped bundle](../tutorial.md#the-bundle).")
+    for sentence, command in EXAMPLES[verb]:
+        parts += [sentence] if sentence else []
+        parts += [f"```console\n$ {PROGRAM} {command}\n```"] if command else []
+    parts += ["## Exit codes", exit_codes(verb), "## Flags", helptext.block(verb)]
+    parts += [f"kubectl's other connection flags work too:\n\n{hidden}"] if (hidden := helptext.hidden(verb)) else []
+    parts += [f"## See also\n\n{MORE[verb]}"] if verb in MORE else []
+    return "\n\n".join(parts) + "\n"
+
+
+def exit_codes(verb: str) -> str:
+    """The rows of docs/exit-codes.md that name the verb."""
+    head, *rows = re.findall(r"^\|.+\|$", (markdown.DOCS / "exit-codes.md").read_text().split("| verb |")[1], re.MULTILINE)
+    own = [row for row in rows if re.search(rf"`{verb}\b", row.split("|")[1])]
+    assert own, f"docs/exit-codes.md has no row for {verb}"
+    return "\n".join(
+        ["| | 0 | 1 | 3 |", head, *own, "", f"2 is wrong usage, 130 interrupted: [all exit codes](../exit-codes.md)."]
+    )
+
+
+def code(text: str) -> str:
+    """Flags and names in capitals stand out; nothing else of a help text is Markdown."""
+    text = re.sub(r"([\\*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", r"`\1`", text)
