@@ -4,6 +4,9 @@ The pages are the Markdown files as they are read in the repository; those at it
 pages too, so that links lead to the same place here and there.
 """
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 project = "kubectl netpol-ebpf"
 html_title = project
 copyright = "the authors of kubectl netpol-ebpf, Apache-2.0"
@@ -21,9 +24,16 @@ highlight_language = "none"
 # A broken link, an anchor that is not there, a page that is not in the menu: each is a warning, and scripts/docs
 # makes errors of warnings.
 nitpicky = True
+# `--flag` is no dash.
+smartquotes = False
 
 # Fonts, styles and the search index come with the pages: nothing is fetched when they are read, from a disk too.
 html_theme = "furo"
 html_copy_source = False
 html_show_sourcelink = False
 html_extra_path = ["_static/index.html"]
+
+
+def setup(app: Sphinx) -> None:
+    # What commands print is no shell: the lexer of this name would colour it at random, and warn.
+    app.add_lexer("console", TextLexer)

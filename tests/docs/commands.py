@@ -71,7 +71,10 @@ class Session:
         before = os.environ.get("COLUMNS")
         os.environ["COLUMNS"] = "80"
         try:
-            with contextlib.chdir(self.directory), contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(contextlib.chdir(self.directory))
+                stack.enter_context(contextlib.redirect_stdout(screen))
+                stack.enter_context(contextlib.redirect_stderr(screen))
                 self.code = int(run(words))
         finally:
             os.environ.pop("COLUMNS")
@@ -87,7 +90,9 @@ def commands_of(body: str) -> list[str]:
 def lines(text: str) -> Iterator[str]:
     """Every command line of the plugin in a page: in blocks one a line, in prose between backquotes."""
     for block in markdown.blocks(text):
-        for line in block.body.splitlines():
+        # Of a session the commands only: output may begin like one.
+        found = commands_of(block.body) if block.language == "console" else block.body.splitlines()
+        for line in found:
             yield from _line(line.removeprefix("$ "))
     rest = markdown.FENCE.sub("", text)
     for line in rest.splitlines():

@@ -13,8 +13,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 MENU = DOCS / "toc.yml"
-README = ROOT / "README.md"
-FENCE = re.compile(r"^(?P<fence>`{3,}) *(?P<language>[\w-]*)[^\n`]*\n(?P<body>.*?)^(?P=fence) *$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^(?P<fence>`{3,}) *(?P<language>[\w-]*)[^\n`]*\n(?P<body>.*?)^(?P=fence) *$", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)

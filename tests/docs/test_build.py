@@ -45,10 +45,10 @@ def test_flags_are_not_typeset(site: Path) -> None:
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     """No font, script, style or picture of another host, in pages and in what they load."""
-    for page in site.rglob("*.html"):
+    for page in (site / "docs").rglob("*.html"):
         text = page.read_text()
         loaded = re.findall(r"<(?:script|img|iframe|source)[^>]* src=\"([^\"]+)\"", text)
-        loaded += re.findall(r"<link(?![^>]*rel=\"(?:canonical|search|author|index|next|prev)\")[^>]* href=\"([^\"]+)\"", text)
+        loaded += re.findall(r"<link[^>]* href=\"([^\"]+)\"", text)
         assert loaded
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page.name
     for style in site.rglob("*.css"):

@@ -14,12 +14,15 @@ INDEX = markdown.DOCS / "cli.md"
 FOLDER = markdown.DOCS / "verbs"
 BUNDLE = "--bundle article.tar.gz"
 
-# What each page shows on the shipped bundle: a sentence, and the command. A verb that needs a cluster has a sentence only.
+# What each page shows on the shipped bundle: a sentence, and the command. A verb that needs a cluster has no command.
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "explain": (
         ("One flow, layer by layer:", f"explain pod/nginx --from pod/accessfalse --port 80 {BUNDLE}"),
         ("Both directions of a pod, rule by rule:", f"explain pod/nginx {BUNDLE}"),
-        ("Without a node, from the API objects alone:", f"explain pod/nginx --from accesstrue --port 80 --api-only {BUNDLE}"),
+        (
+            "Without a node, from the API objects alone:",
+            f"explain pod/nginx --from accesstrue --port 80 --api-only {BUNDLE}",
+        ),
         ("What if ([the changed policy](../examples/mistyped.yaml)):", f"explain pod/nginx -f mistyped.yaml {BUNDLE}"),
     ),
     "maps": (("What packets to the pod meet:", f"maps pod/nginx --direction ingress {BUNDLE}"),),
@@ -39,8 +42,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "cleanup": (
         (
-            f"It needs a cluster, so there is nothing to show from a bundle. `{PROGRAM} cleanup` lists, `{PROGRAM} cleanup "
-            "--delete` deletes what nobody can use any more.",
+            f"It needs a cluster, so there is nothing to show from a bundle. `{PROGRAM} cleanup` lists, "
+            f"`{PROGRAM} cleanup --delete` deletes what nobody can use any more.",
             "",
         ),
     ),
@@ -50,8 +53,8 @@ MORE: dict[str, str] = {
     "explain": "[How a verdict is derived](../verdicts.md), [near misses](../near-misses.md), [where EKS decides "
     "otherwise](../deviations.md), [what the words mean](../words.md)",
     "maps": "[How each layer is read](../layers.md), [which agent loaded a program](../generations.md)",
-    "check": "[All findings](../findings/README.md), [the columns](../words.md#columns-of-check), [the faults by which it "
-    "was tried](../faults.md)",
+    "check": "[All findings](../findings/README.md), [the columns](../words.md#columns-of-check), "
+    "[the faults by which it was tried](../faults.md)",
     "doctor": "[Its topics](../doctor.md), [rights](../rbac.md)",
     "conntrack": "[How a verdict is derived](../verdicts.md#3-established-flows)",
     "drops": "[Kinds and formats](../drops.md)",
@@ -89,11 +92,12 @@ def page(verb: str) -> str:
 
 def exit_codes(verb: str) -> str:
     """The rows of docs/exit-codes.md that name the verb."""
-    head, *rows = re.findall(r"^\|.+\|$", (markdown.DOCS / "exit-codes.md").read_text().split("| verb |")[1], re.MULTILINE)
+    table = (markdown.DOCS / "exit-codes.md").read_text().split("| verb |")[1]
+    head, *rows = re.findall(r"^\|.+\|$", table, re.MULTILINE)
     own = [row for row in rows if re.search(rf"`{verb}\b", row.split("|")[1])]
     assert own, f"docs/exit-codes.md has no row for {verb}"
     return "\n".join(
-        ["| | 0 | 1 | 3 |", head, *own, "", f"2 is wrong usage, 130 interrupted: [all exit codes](../exit-codes.md)."]
+        ["| | 0 | 1 | 3 |", head, *own, "", "2 is wrong usage, 130 interrupted: [all exit codes](../exit-codes.md)."]
     )
 
 
