@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -24,14 +25,19 @@ for each verb: [exit-codes.md](exit-codes.md). Colours are for terminals; `NO_CO
 _SETTINGS: dict[str, Any] = {"resilient_parsing": True, "terminal_width": 80}
 
 
-def block(verb: str = "") -> str:
-    """What `--help` prints of a verb, or of the program, as a fenced block."""
+def blocks(verb: str = "") -> list[str]:
+    """What `--help` prints of a verb, or of the program, as a fenced block; then those of its own verbs."""
     root: Any = typer.main.get_command(app)
     with root.make_context(PROGRAM, [], **_SETTINGS) as context:
-        if not verb:
-            return _fenced(context.get_help())
-        with root.commands[verb].make_context(verb, [], parent=context, **_SETTINGS) as own:
-            return _fenced(own.get_help())
+        return list(_blocks(root.commands[verb], verb, context) if verb else _blocks(root, PROGRAM, None))
+
+
+def _blocks(command: Any, name: str, parent: Any) -> Iterator[str]:
+    with command.make_context(name, [], parent=parent, **_SETTINGS) as context:
+        yield f"```\n{context.get_help().rstrip()}\n```"
+        for own, further in getattr(command, "commands", {}).items():
+            if not further.hidden:
+                yield from _blocks(further, own, context)
 
 
 def paragraphs(verb: str) -> list[str]:
@@ -49,7 +55,3 @@ def hidden(verb: str) -> str:
 def _command(verb: str) -> Any:
     root: Any = typer.main.get_command(app)
     return root.commands[verb]
-
-
-def _fenced(text: str) -> str:
-    return f"```\n{text.rstrip()}\n```"

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import typer
 
@@ -25,7 +26,9 @@ from tests.docs import markdown
 
 BUNDLE = markdown.ROOT / "kubectl_netpol" / "examples" / "article.tar.gz"
 EXAMPLES = markdown.DOCS / "examples"
-VERBS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+ROOT_COMMAND: Any = typer.main.get_command(app)
+VERBS: dict[str, Any] = {name: verb for name, verb in ROOT_COMMAND.commands.items() if not verb.hidden}
+"""Those that people are shown; a verb may have verbs of its own."""
 # What a reader has besides the plugin: shows files, changes nothing.
 TOOLS = ("cat", "ls", "tar")
 
@@ -36,6 +39,8 @@ class Session:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.code = 0
+        # No cluster is ever asked, whatever the machine knows of one.
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
         shutil.copy(BUNDLE, directory)
         for file in EXAMPLES.iterdir():
             shutil.copy(file, directory)
@@ -68,18 +73,12 @@ class Session:
 
     def _plugin(self, words: list[str]) -> str:
         screen = io.StringIO()
-        before = os.environ.get("COLUMNS")
-        os.environ["COLUMNS"] = "80"
-        try:
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(contextlib.chdir(self.directory))
-                stack.enter_context(contextlib.redirect_stdout(screen))
-                stack.enter_context(contextlib.redirect_stderr(screen))
-                self.code = int(run(words))
-        finally:
-            os.environ.pop("COLUMNS")
-            if before is not None:
-                os.environ["COLUMNS"] = before
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, self.environment, clear=True))
+            stack.enter_context(contextlib.chdir(self.directory))
+            stack.enter_context(contextlib.redirect_stdout(screen))
+            stack.enter_context(contextlib.redirect_stderr(screen))
+            self.code = int(run(words))
         return screen.getvalue()
 
 
@@ -116,10 +115,12 @@ def parse(line: str) -> None:
     words = shlex.split(line.partition(" | ")[0], comments=True)[2:]
     if not words or words[0] in ("-h", "--help"):
         return
-    verb = VERBS.get(words[0])
-    assert verb is not None, f"{line}: there is no verb {words[0]}"
+    verb, rest = ROOT_COMMAND, words
+    while commands := getattr(verb, "commands", None):
+        assert rest and rest[0] in commands, f"{line}: there is no verb {' '.join(rest[:1]) or 'at its end'}"
+        verb, rest = commands[rest[0]], rest[1:]
     try:
-        given, _, _ = verb.make_parser(verb.context_class(verb)).parse_args(words[1:])
+        given, _, _ = verb.make_parser(verb.context_class(verb)).parse_args(rest)
     except Exception as error:
         raise AssertionError(f"{line}: {error}") from None
     for parameter in verb.params:

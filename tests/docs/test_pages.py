@@ -37,14 +37,21 @@ def test_there_is_no_page_of_a_verb_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("verb", commands.VERBS)
+def test_every_verb_has_an_example_and_exit_codes(verb: str) -> None:
+    assert verb in verb_pages.EXAMPLES, f"give {verb} an example in tests/docs/verb_pages.py, then scripts/update-docs"
+    assert "| |" in verb_pages.exit_codes(verb), f"give {verb} a row in docs/exit-codes.md, then scripts/update-docs"
+
+
+@pytest.mark.parametrize("verb", commands.VERBS)
 def test_every_flag_is_on_the_page_of_its_verb(verb: str) -> None:
-    command = commands.VERBS[verb]
     page = (verb_pages.FOLDER / f"{verb}.md").read_text()
-    assert command.help, f"{verb} has no help"
-    for parameter in command.params:
-        assert parameter.help, f"{verb} {parameter.name} has no help"
-        for flag in parameter.opts if parameter.param_type_name == "option" else ():
-            assert flag in page, f"docs/verbs/{verb}.md lacks {flag}: run scripts/update-docs"
+    command = commands.VERBS[verb]
+    for one in (command, *getattr(command, "commands", {}).values()):
+        assert one.help, f"{one.name} has no help"
+        for parameter in one.params:
+            assert parameter.help, f"{one.name} {parameter.name} has no help"
+            for flag in parameter.opts if parameter.param_type_name == "option" else ():
+                assert flag in page, f"docs/verbs/{verb}.md lacks {flag}: run scripts/update-docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=markdown.name)
@@ -71,6 +78,7 @@ def test_command_lines_are_found_where_people_read_them() -> None:
         ("kubectl netpol-ebpf maps pod/x --colour", "--colour"),
         ("kubectl netpol-ebpf maps pod/x -o xml", "-o"),
         ("kubectl netpol-ebpf maps pod/x --via ssh", "--via"),
+        ("kubectl netpol-ebpf maps pod/x --bundel x", "--bundel"),
     ],
 )
 def test_a_wrong_command_line_is_told(line: str, why: str) -> None:

@@ -69,7 +69,7 @@ def made() -> dict[Path, str]:
 
 
 def index() -> str:
-    parts = [helptext.HEAD, f"## {PROGRAM}\n\n{helptext.block()}"]
+    parts = [helptext.HEAD, f"## {PROGRAM}", *helptext.blocks()[:1]]
     for verb in VERBS:
         lead = helptext.paragraphs(verb)[0]
         parts.append(f"## {verb}\n\n{code(lead)} [Flags, exit codes, examples](verbs/{verb}.md)")
@@ -77,17 +77,21 @@ def index() -> str:
 
 
 def page(verb: str) -> str:
-    assert verb in EXAMPLES, f"give {verb} an example in {Path(__file__).name}"
-    parts = [f"# {verb}", *map(code, helptext.paragraphs(verb)), "## Examples"]
-    if any(BUNDLE in command for _, command in EXAMPLES[verb]):
-        parts.append("On the [shipped bundle](../tutorial.md#the-bundle).")
-    for sentence, command in EXAMPLES[verb]:
-        parts += [sentence] if sentence else []
-        parts += [f"```console\n$ {PROGRAM} {command}\n```"] if command else []
-    parts += ["## Exit codes", exit_codes(verb), "## Flags", helptext.block(verb)]
+    parts = [f"# {verb}", *map(code, helptext.paragraphs(verb)), *examples(verb)]
+    parts += ["## Exit codes", exit_codes(verb), "## Flags", *helptext.blocks(verb)]
     parts += [f"kubectl's other connection flags work too:\n\n{hidden}"] if (hidden := helptext.hidden(verb)) else []
     parts += [f"## See also\n\n{MORE[verb]}"] if verb in MORE else []
     return "\n\n".join(parts) + "\n"
+
+
+def examples(verb: str) -> list[str]:
+    parts = ["## Examples"] if verb in EXAMPLES else []
+    if any(BUNDLE in command for _, command in EXAMPLES.get(verb, ())):
+        parts.append("On the [shipped bundle](../tutorial.md#the-bundle).")
+    for sentence, command in EXAMPLES.get(verb, ()):
+        parts += [sentence] if sentence else []
+        parts += [f"```console\n$ {PROGRAM} {command}\n```"] if command else []
+    return parts
 
 
 def exit_codes(verb: str) -> str:
@@ -95,10 +99,8 @@ def exit_codes(verb: str) -> str:
     table = (markdown.DOCS / "exit-codes.md").read_text().split("| verb |")[1]
     head, *rows = re.findall(r"^\|.+\|$", table, re.MULTILINE)
     own = [row for row in rows if re.search(rf"`{verb}\b", row.split("|")[1])]
-    assert own, f"docs/exit-codes.md has no row for {verb}"
-    return "\n".join(
-        ["| | 0 | 1 | 3 |", head, *own, "", "2 is wrong usage, 130 interrupted: [all exit codes](../exit-codes.md)."]
-    )
+    lines = ["| | 0 | 1 | 3 |", head, *own, ""] if own else []
+    return "\n".join([*lines, "2 is wrong usage, 130 interrupted: [all exit codes](../exit-codes.md)."])
 
 
 def code(text: str) -> str:
