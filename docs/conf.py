@@ -15,7 +15,7 @@ extensions = ["myst_parser", "sphinx_external_toc"]
 external_toc_path = "docs/toc.yml"
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**"]
-exclude_patterns = ["README.md", "docs/_static"]
+exclude_patterns = ["README.md", "docs/_static", "docs/_site"]
 
 # Anchors as GitHub makes them, so that a link to a section works in both places.
 myst_heading_anchors = 4
@@ -31,7 +31,10 @@ smartquotes = False
 html_theme = "furo"
 html_copy_source = False
 html_show_sourcelink = False
-html_extra_path = ["_static/index.html"]
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+# The start page is docs/index.html; this one leads there.
+html_extra_path = ["_site"]
 
 
 def setup(app: Sphinx) -> None:
