@@ -34,6 +34,7 @@ def test_every_verb_has_a_page_in_the_menu(verb: str) -> None:
 
 def test_there_is_no_page_of_a_verb_that_is_gone() -> None:
     assert {page.stem for page in verb_pages.FOLDER.glob("*.md")} == set(commands.VERBS), "run scripts/update-docs"
+    assert not {*verb_pages.EXAMPLES, *verb_pages.MORE} - set(commands.VERBS), "of verbs that are gone"
 
 
 @pytest.mark.parametrize("verb", commands.VERBS)

@@ -104,6 +104,9 @@ def exit_codes(verb: str) -> str:
 
 
 def code(text: str) -> str:
-    """Flags and names in capitals stand out; nothing else of a help text is Markdown."""
-    text = re.sub(r"([\\*_<>\[\]])", r"\\\1", text)
-    return re.sub(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", r"`\1`", text)
+    """Flags stand out; nothing else of a help text is Markdown, but what it has between backquotes."""
+    parts = re.split(r"(`[^`]+`)", text)
+    for number in range(0, len(parts), 2):
+        escaped = re.sub(r"([\\*_<>\[\]])", r"\\\1", parts[number])
+        parts[number] = re.sub(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", r"`\1`", escaped)
+    return "".join(parts)
