@@ -2,6 +2,9 @@
 
 The pages are the Markdown files as they are read in the repository; those at its root (SECURITY.md and so on) are
 pages too, so that links lead to the same place here and there.
+
+Why Sphinx: it is kept up (MkDocs 1 had its last release in August 2024), reads these files as they are (MyST), checks
+links and anchors itself, and its search works on pages that are opened from a disk.
 """
 
 from pygments.lexers.special import TextLexer
