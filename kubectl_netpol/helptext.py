@@ -1,7 +1,8 @@
-"""The help of every verb as one Markdown page: ``docs/cli.md`` is made of it, and a test compares the two."""
+"""The help of every verb as text for pages: docs/cli.md and docs/verbs/ are made of it, and a test compares them."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,24 +25,33 @@ for each verb: [exit-codes.md](exit-codes.md). Colours are for terminals; `NO_CO
 _SETTINGS: dict[str, Any] = {"resilient_parsing": True, "terminal_width": 80}
 
 
-def page() -> str:
-    """The whole page."""
+def blocks(verb: str = "") -> list[str]:
+    """What `--help` prints of a verb, or of the program, as a fenced block; then those of its own verbs."""
     root: Any = typer.main.get_command(app)
-    parts = [HEAD, *_verb(root, PROGRAM, None)]
     with root.make_context(PROGRAM, [], **_SETTINGS) as context:
-        for name, command in root.commands.items():
-            parts += _verb(command, name, context)
-    return "\n".join(parts) + "\n"
+        return list(_blocks(root.commands[verb], verb, context) if verb else _blocks(root, PROGRAM, None))
 
 
-def _verb(command: Any, name: str, parent: Any) -> Iterator[str]:
+def _blocks(command: Any, name: str, parent: Any) -> Iterator[str]:
     with command.make_context(name, [], parent=parent, **_SETTINGS) as context:
-        yield f"\n## {name}\n\n```\n{context.get_help().rstrip()}\n```"
-    hidden = [p for p in command.params if getattr(p, "hidden", False)]
-    if hidden:
-        yield "\nkubectl's other connection flags work too:\n"
-        yield from (f"- `{', '.join(p.opts)}`: {p.help}" for p in hidden)
+        yield f"```\n{context.get_help().rstrip()}\n```"
+        for own, further in getattr(command, "commands", {}).items():
+            if not further.hidden:
+                yield from _blocks(further, own, context)
 
 
-if __name__ == "__main__":
-    print(page(), end="")
+def paragraphs(verb: str) -> list[str]:
+    """What a verb is for: the paragraphs of its help, each on one line."""
+    text = inspect.cleandoc(_command(verb).help or "")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+def hidden(verb: str) -> str:
+    """Flags that `--help` leaves out since kubectl has them, as a list."""
+    flags = (parameter for parameter in _command(verb).params if getattr(parameter, "hidden", False))
+    return "\n".join(f"- `{', '.join(flag.opts)}`: {flag.help}" for flag in flags)
+
+
+def _command(verb: str) -> Any:
+    root: Any = typer.main.get_command(app)
+    return root.commands[verb]
