@@ -11,7 +11,7 @@ import typer
 from kubectl_netpol import __version__
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags
+from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags, explain_flags
 from kubectl_netpol.progress import Progress
 
 PROGRAM = "kubectl netpol-ebpf"
@@ -39,7 +39,7 @@ DirectionFlag = Annotated[str, typer.Option("--direction", help="ingress, egress
 
 
 @app.command()
-@common_flags
+@explain_flags
 def explain(
     common: Common,
     pod: Pod,

@@ -36,6 +36,17 @@ class CheckFormat(StrEnum):
     YAML = "yaml"
     JUNIT = "junit"
     PROMETHEUS = "prometheus"
+    HTML = "html"
+
+
+class ExplainFormat(StrEnum):
+    """-o of `explain`."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    HTML = "html"
 
 
 DEFAULT_IMAGE = "public.ecr.aws/amazonlinux/amazonlinux:2023"
@@ -59,7 +70,7 @@ class Common:
     output: Format
     no_headers: bool
     machine: str = ""
-    """`junit` or `prometheus`: forms of `check` beside ``output``."""
+    """`html`, `junit` or `prometheus`: forms of some verbs beside ``output``."""
 
 
 def with_flags(text: str, common: Common) -> str:
@@ -171,9 +182,15 @@ def common_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT})
 
 
+def explain_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags with the formats of `explain`."""
+    output = _option(ExplainFormat, ExplainFormat.TABLE, "--output", "-o", help="Output format; html: one file.")
+    return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT, "output": output})
+
+
 def check_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The shared flags with the formats of `check`."""
-    output = _option(CheckFormat, CheckFormat.TABLE, "--output", "-o", help="Output format.")
+    output = _option(CheckFormat, CheckFormat.TABLE, "--output", "-o", help="Output format; html: one file.")
     return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT, "output": output})
 
 
@@ -251,10 +268,10 @@ def _common(values: Mapping[str, Any]) -> Common:
     )
 
 
-MACHINE = (CheckFormat.JUNIT, CheckFormat.PROMETHEUS)
+MACHINE = ("junit", "prometheus", "html")
 
 
-def _format(output: Format | CheckFormat) -> Format:
+def _format(output: Format | CheckFormat | ExplainFormat) -> Format:
     return Format.JSON if output in MACHINE else Format(output.value)
 
 

@@ -46,7 +46,12 @@ def write_text(stream: IO[str], text: str) -> None:
     _guarded(stream, write)
 
 
-def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
+def write_page(stream: IO[str], page: str) -> None:
+    """A whole file as it is; errors as those of ``emit``."""
+    _guarded(stream, lambda: stream.write(page))
+
+
+def _guarded(stream: IO[str], write: Callable[[], object]) -> None:
     try:
         write()
         stream.flush()
