@@ -40,9 +40,8 @@ def joined(parts: Iterable[object], between: str = "") -> Markup:
 
 def el(name: str, *children: object, **attributes: str) -> Markup:
     """One element. Attributes: ``class_`` is class, ``data_x`` is data-x; empty ones are left out."""
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"' for key, value in attributes.items() if value
-    )
+    values = ((key.rstrip("_").replace("_", "-"), escaped(value)) for key, value in attributes.items())
+    written = "".join(f' {key}="{value}"' for key, value in values if value)
     return Markup(f"<{name}{written}>{joined(children)}</{name}>{NEWLINE if name in LINES else ''}")
 
 

@@ -42,7 +42,7 @@ MEANING = {
     Layer.EXPECTED: "the maps that the node agent should write",
     Layer.PINNED: "the maps that the node agent writes",
     Layer.ATTACHED: "what packets meet on the host veth of the pod",
-    Layer.CONNTRACK: "established flows, which pass past the rules",
+    Layer.CONNTRACK: "flows that pass without a look at the rules",
     Layer.TEST_RUN: "what the attached program itself returns",
 }
 MOST_ROWS = 40

@@ -146,6 +146,7 @@ tr.odd>*{{background:var(--bad-on)}}
 td.differs{{border-left:4px solid var(--bad)}}
 td .mark{{display:block;width:max-content;margin-bottom:.2rem}}
 .rows{{table-layout:fixed;min-width:44rem}}
+.rows thead th{{white-space:normal}}
 .rows th:first-child{{width:26%}}
 .rows th:last-child{{width:23%}}
 .pods,.flows{{overflow-wrap:break-word}}
@@ -162,7 +163,7 @@ padding:.75rem 1.25rem;margin-top:.9rem}}
 .remedies li p{{font-size:.9rem;color:var(--soft)}}
 .see{{margin-top:.6rem;font-size:.85rem}}
 
-@media (max-width:64rem){{
+@media screen and (max-width:64rem){{
 .chain,.chain.broken{{display:block;margin-top:.6rem}}
 .chain>li{{display:block;margin-top:.7rem}}
 .chain>li+li::after{{top:-.8rem;left:1.5rem;width:0;height:.75rem;border-top:0;border-left:2px solid var(--line)}}
@@ -171,7 +172,7 @@ padding:.75rem 1.25rem;margin-top:.9rem}}
 .chain>li.differs::after{{display:none}}
 .chain .mark{{top:-2.2rem;left:0;right:auto;max-width:100%}}
 }}
-@media (max-width:44rem){{
+@media screen and (max-width:44rem){{
 h1{{font-size:1.3rem}}
 thead{{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}}
 table,tbody,tr,tbody th,td{{display:block}}
@@ -184,12 +185,14 @@ tbody th{{font-weight:600}}
 td::before{{display:block;color:var(--soft);font-size:.75rem;font-weight:700}}
 td.differs{{border-left:4px solid var(--bad)}}
 {_STACKED}}}
+@page{{size:landscape;margin:12mm}}
 @media print{{
 :root{{color-scheme:light;{_variables({**LIGHT, "page": "#ffffff"})}}}
 body{{max-width:none;padding:0;font-size:10pt}}
 details::details-content{{content-visibility:visible;block-size:auto}}
 .scroll{{overflow:visible}}
-.chain>li,.finding,tr{{break-inside:avoid}}
+.leg,.finding,tr{{break-inside:avoid}}
+.rows{{min-width:0}}
 h2{{break-after:avoid}}
 *{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 }}
