@@ -30,6 +30,8 @@ from kubectl_netpol.report.html_findings import TONES, counted, finding
 
 MOST_ROWS = 40
 """Pods that are all shown; of more those without findings are folded."""
+MOST_TOLD = 200
+"""Pods with findings that are shown at once: a browser takes long to lay out a table of thousands."""
 TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "To know"}
 
 
@@ -80,12 +82,18 @@ def _pods(report: Report, links: Links, ids: Mapping[str, str]) -> Iterator[Mark
         return
     few = len(report.rows) <= MOST_ROWS
     # Where no node was to be read, no row tells of it.
-    told = [row for row in report.rows if few or row.codes or (row.reason and not report.api_only)]
-    rest = [row for row in report.rows if not few and not (row.codes or (row.reason and not report.api_only))]
-    made = [_table("pods", told, links, ids)] if told else []
-    if rest:
-        folded_rows = _table("pods without findings", rest, links, ids)
-        made.append(folded(f"{len(rest)} of {len(report.rows)} pods without findings of their own", folded_rows))
+    told: list[PodRow] = []
+    rest: list[PodRow] = []
+    for row in report.rows:
+        (told if few or row.codes or (row.reason and not report.api_only) else rest).append(row)
+    made = [_table("pods", told[:MOST_TOLD], links, ids)] if told else []
+    more = told[MOST_TOLD:]
+    for left, title in (
+        (more, f"{len(more)} more pods with findings, or not read"),
+        (rest, f"{len(rest)} of {len(report.rows)} pods without findings of their own"),
+    ):
+        if left:
+            made.append(folded(title, _table(title, left, links, ids)))
     yield section("Pods, layer by layer", *made)
 
 

@@ -151,6 +151,8 @@ td .mark{{display:block;width:max-content;margin-bottom:.2rem}}
 .rows th:last-child{{width:23%}}
 .pods,.flows{{overflow-wrap:break-word}}
 .pods tbody th{{font-weight:600}}
+.evidence{{table-layout:fixed}}
+.evidence thead th:first-child{{width:42%}}
 .pods td:nth-child(4),.pods td:nth-child(9) a,.flows td:nth-child(4){{white-space:nowrap}}
 :target,:target>*{{outline:3px solid var(--link);outline-offset:-1px}}
 
@@ -184,6 +186,7 @@ th,td{{border:0;padding:.15rem .75rem}}
 tbody th{{font-weight:600}}
 td::before{{display:block;color:var(--soft);font-size:.75rem;font-weight:700}}
 td.differs{{border-left:4px solid var(--bad)}}
+.pods td::before,.entries td::before,.flows td::before{{display:inline-block;width:8rem}}
 {_STACKED}}}
 @page{{size:landscape;margin:12mm}}
 @media print{{

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from kubectl_netpol.errors import OutputError
 from kubectl_netpol.model.finding import Evidence, Finding, Remedy
 from kubectl_netpol.report import check as check_report
 from kubectl_netpol.report import explain as explain_report
-from kubectl_netpol.report import html, html_check, html_explain, html_style
+from kubectl_netpol.report import html_check, html_explain, html_style
 from kubectl_netpol.report.html import About, Markup, el, escaped, joined, tone
 from kubectl_netpol.report.output import write_page
 from kubectl_netpol.report.what_if import API_LAYERS
@@ -144,9 +143,10 @@ OWN = re.compile(
     "|".join(
         (
             r"kubectl netpol-ebpf \w+|Answer|Not read|Findings|Cause|Next step|Where it is|Pods|Read|From|Captured by",
-            r"LAYERS AGREE|LAYERS DIFFER|NOT KNOWN|now|then|-|,|:|try:|see:|side effect:|node|node \S+|.*, layer by layer",
-            r"Evidence: \d+|Pod identifier and host veth|Read from|Value|Who|STATUS|INTENT: the rule|ATTACHED: map entry",
-            r"ENDPOINTS: (Cluster)?PolicyEndpoint|\u2260 first difference(: (kernel|resolution)( by rule)?(, from \w+)?)?",
+            r"LAYERS AGREE|LAYERS DIFFER|NOT KNOWN|now|then|-|,|:|try:|see:|side effect:|node|node \S+",
+            r"Evidence: \d+|Pod identifier and host veth|Read from|Value|Who|STATUS|INTENT: the rule",
+            r"ATTACHED: map entry|ENDPOINTS: (Cluster)?PolicyEndpoint|.*, layer by layer",
+            r"\u2260 first difference(: (kernel|resolution)( by rule)?(, from \w+)?)?",
             r"(in|e)gress: rules|Policies against their PolicyEndpoints|DNS( with the change)?|The change|evidence",
             r"Map entries that the agent would write|map entries|Map|Entry|EXPECTED (now|then)|established flows",
             r"Established flows that would be denied: \d+ of \d+|what packets meet now|\S+ to \S+, \d+/\w+",
@@ -270,7 +270,7 @@ def many(pods: int, faulty: int) -> Report:
             "POLICIES_APPLIED",
             ("NPE301",) if n < faulty else (),
             "the exec failed" if n == pods - 1 else "",
-        )  # fmt: skip
+        )
         for n in range(pods)
     ]
     evidence = Evidence("PolicyEndpoint shop/web-abcde", "10.0.0.7/32"), Evidence("map 101", "no entry")
@@ -297,6 +297,14 @@ def test_of_many_pods_those_without_findings_are_folded():
     assert outside.count("<article") == check_report.ALIKE
     assert "NPE301: 17 more like it" in Page(text).texts
     assert len(text) < 2_500_000
+
+
+def test_of_many_pods_with_findings_the_first_are_shown():
+    text = written(many(5000, 3000))
+    outside = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
+    assert outside.count('<tr id="pod-') == html_check.MOST_TOLD
+    assert text.count('<tr id="pod-') == 5000
+    assert "2801 more pods with findings, or not read" in Page(text).texts
 
 
 def test_pods_and_findings_lead_to_each_other():
@@ -513,4 +521,3 @@ def test_pages_do_not_start_slower():
     arguments = ["explain", "pod/nginx", "--bundle", str(SHIPPED)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "['kubectl_netpol.report.html_style']", done.stderr
-    assert json.dumps(html.POLICY)
