@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubectl_netpol import __version__
 from kubectl_netpol.diagnose.check import Report
 from kubectl_netpol.diagnose.explain import Explanation
 from kubectl_netpol.options import Common
-from kubectl_netpol.report.html import About
 from kubectl_netpol.report.output import write_page
 from kubectl_netpol.source import SnapshotSource, Source
+
+if TYPE_CHECKING:
+    from kubectl_netpol.report.html import About
 
 
 def explained(found: Explanation, common: Common, origin: Source, warnings: tuple[str, ...]) -> None:
@@ -29,6 +32,8 @@ def checked(report: Report, common: Common, origin: Source) -> None:
 
 
 def about(common: Common, origin: Source, warnings: tuple[str, ...] = ()) -> About:
+    from kubectl_netpol.report.html import About
+
     # The name of the file alone: whoever reads the page need not know where its author keeps files.
     source = f"bundle {Path(common.bundle).name}" if common.bundle else "live cluster"
     return About(__version__, origin.taken_at, source, tuple(_more(common, origin)), warnings)
