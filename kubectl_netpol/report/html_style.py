@@ -88,7 +88,7 @@ header .command,.meaning,.place,.when,.see,footer,.none,.of{{color:var(--soft)}}
 footer{{margin-top:2.5rem;font-size:.85rem}}
 .facts{{display:flex;flex-wrap:wrap;gap:.25rem 2rem;font-size:.9rem}}
 .facts div{{display:flex;gap:.5rem}}
-dt{{color:var(--soft);white-space:nowrap}}
+dt{{flex:none;max-width:50%;color:var(--soft)}}
 .badge{{display:inline-block;padding:0 .5em;border:1px solid var(--tone);border-radius:.3em;background:var(--ground);
 color:var(--tone);font-weight:700;font-size:.85em;white-space:nowrap}}
 
