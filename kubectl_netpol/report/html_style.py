@@ -186,17 +186,18 @@ th,td{{border:0;padding:.15rem .75rem}}
 tbody th{{font-weight:600}}
 td::before{{display:block;color:var(--soft);font-size:.75rem;font-weight:700}}
 td.differs{{border-left:4px solid var(--bad)}}
-.pods td::before,.entries td::before,.flows td::before{{display:inline-block;width:8rem}}
+.pods td::before,.entries td::before{{display:inline-block;width:8rem}}
 {_STACKED}}}
 @page{{size:landscape;margin:12mm}}
 @media print{{
 :root{{color-scheme:light;{_variables({**LIGHT, "page": "#ffffff"})}}}
-body{{max-width:none;padding:0;font-size:10pt}}
+html{{font-size:11px}}
+body{{max-width:none;padding:0}}
 details::details-content{{content-visibility:visible;block-size:auto}}
 .scroll{{overflow:visible}}
-.leg,.finding,tr{{break-inside:avoid}}
+.chain,.finding,tr{{break-inside:avoid}}
 .rows{{min-width:0}}
-h2{{break-after:avoid}}
+h2,.place{{break-after:avoid}}
 *{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 }}
 """

@@ -28,6 +28,7 @@ from kubectl_netpol.diagnose.check import PodRow, Report
 from kubectl_netpol.diagnose.explain import Explanation
 from kubectl_netpol.errors import OutputError
 from kubectl_netpol.model.finding import Evidence, Finding, Remedy
+from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.report import check as check_report
 from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import html_check, html_explain, html_style
@@ -217,6 +218,25 @@ def test_the_first_difference_is_marked_on_the_second_of_the_two():
     assert [name for name, _ in differing] == ["PINNED"]
     assert "\u2260 first difference: kernel" in Page(text).texts
     assert "differs" not in written(EXPLANATIONS["drop"]()).split("</style>")[1]
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        ((Layer.ATTACHED, Layer.TEST_RUN), "\u2260 first difference: kernel, from ATTACHED"),
+        ((Layer.ENDPOINTS, Layer.PINNED), "\u2260 first difference: kernel, from ENDPOINTS"),
+        ((Layer.INTENT, Layer.ENDPOINTS), "\u2260 first difference: kernel"),
+    ],
+)
+def test_a_difference_of_layers_that_are_not_neighbours_names_the_first(pair, text):
+    """EXPECTED may have nothing to say between them; TEST RUN is shown behind CONNTRACK."""
+    found = EXPLANATIONS["lost-entry"]()
+    asked = Verdict(Layer.TEST_RUN, Decision.ALLOW, "ASKED", "the program returns 0")
+    legs = (dataclasses.replace(found.legs[0], break_between=pair, asked=asked), *found.legs[1:])
+    written_text = written(dataclasses.replace(found, legs=legs))
+    assert text in Page(written_text).texts
+    marked = re.findall(r'<li class="\w+ differs">.*?<h3>([\w ]+)</h3>', written_text, re.S)
+    assert marked == [pair[1].value]
 
 
 @pytest.mark.parametrize(
