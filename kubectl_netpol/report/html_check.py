@@ -6,6 +6,7 @@ to be said of, and folds the others.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -38,7 +39,10 @@ TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO:
 def checked(report: Report, about: About) -> str:
     """The whole file."""
     ids = {id(one): f"finding-{number}" for number, one in enumerate(report.findings, 1)}
-    rows = {f"{row.namespace}/{row.name}": f"pod-{number}" for number, row in enumerate(report.rows, 1)}
+    rows: dict[str, str] = {}
+    for number, row in enumerate(report.rows, 1):
+        # A bundle may hold a pod twice: the first of them is led to.
+        rows.setdefault(f"{row.namespace}/{row.name}", f"pod-{number}")
     body = [_answer(report), warned(about, report.unread)]
     body += _pods(report, _links(report.findings, ids), rows)
     for severity in Severity:
@@ -57,7 +61,9 @@ def _title(report: Report) -> str:
 
 def _answer(report: Report) -> Markup:
     worst = report.worst()
-    of = TONES[worst.value] if worst else "unsure" if report.unread else "good"
+    of = TONES[worst.value] if worst else "good"
+    if report.unread and worst in (None, Severity.INFO):
+        of = "unsure"
     said = el("div", counted(report.findings), el("p", words.summary(report)), class_="said")
     return el("section", el("h2", "Answer"), said, class_=f"answer {of}")
 
@@ -81,15 +87,16 @@ def _pods(report: Report, links: Links, ids: Mapping[str, str]) -> Iterator[Mark
     if not report.rows:
         return
     few = len(report.rows) <= MOST_ROWS
-    # Where no node was to be read, no row tells of it.
     told: list[PodRow] = []
     rest: list[PodRow] = []
     for row in report.rows:
-        (told if few or row.codes or (row.reason and not report.api_only) else rest).append(row)
+        (told if few or _is_told(row, api_only=report.api_only) else rest).append(row)
+    # Each id once: of a pod that is there twice the first row has it.
+    ids = dict(ids)
     made = [_table("pods", told[:MOST_TOLD], links, ids)] if told else []
     more = told[MOST_TOLD:]
     for left, title in (
-        (more, f"{len(more)} more pods with findings, or not read"),
+        (more, f"{len(more)} more pods of which there is something to say"),
         (rest, f"{len(rest)} of {len(report.rows)} pods without findings of their own"),
     ):
         if left:
@@ -97,7 +104,20 @@ def _pods(report: Report, links: Links, ids: Mapping[str, str]) -> Iterator[Mark
     yield section("Pods, layer by layer", *made)
 
 
-def _table(caption: str, rows: Sequence[PodRow], links: Links, ids: Mapping[str, str]) -> Markup:
+def _is_told(row: PodRow, *, api_only: bool) -> bool:
+    """Whether something is to be said of a pod: also one whose findings are told once for the whole cluster."""
+    if row.codes or (row.reason and not api_only):
+        return True
+    # Where no node was to be read, nothing is known of any pod's.
+    layers = (row.intent, row.endpoints, *(() if api_only else (row.pinned, row.attached)))
+    return any(not _QUIET.fullmatch(word) for word in layers) or row.state == "MISSING"
+
+
+_QUIET = re.compile(r"ok|-|open|\d+( polic(y|ies))?")
+"""Words of a layer that is as it should be. Others, those of later versions too, are shown."""
+
+
+def _table(caption: str, rows: Sequence[PodRow], links: Links, ids: dict[str, str]) -> Markup:
     made = (_row(row, links, ids) for row in rows)
     columns = [column.title() if column in _PLAIN else column for column in words.COLUMNS]
     return table(caption, columns, made, class_="pods")
@@ -107,7 +127,7 @@ _PLAIN = ("POD", "NODE", "IDENTIFIER", "STATE", "FINDINGS")
 """Columns that are no layers."""
 
 
-def _row(row: PodRow, links: Links, ids: Mapping[str, str]) -> Markup:
+def _row(row: PodRow, links: Links, ids: dict[str, str]) -> Markup:
     pod, node, identifier, *layers, _, _ = words.cells(row, wide=True)
     state = words.cells(row, wide=False)[7]
     name = f"{row.namespace}/{row.name}"
@@ -115,7 +135,7 @@ def _row(row: PodRow, links: Links, ids: Mapping[str, str]) -> Markup:
     found = [joined(codes, " ")] if codes else []
     found += [el("p", f"unread: {row.reason}", class_="none")] if row.reason else []
     cells = [pod, node, identifier, *map(_word, layers), _state(state), joined(found) if found else "-"]
-    return table_row(cells, id_=ids[name])
+    return table_row(cells, id_=ids.pop(name, ""))
 
 
 def _word(word: str) -> Markup | str:

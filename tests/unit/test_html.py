@@ -329,7 +329,52 @@ def test_of_many_pods_with_findings_the_first_are_shown():
     outside = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
     assert outside.count('<tr id="pod-') == html_check.MOST_TOLD
     assert text.count('<tr id="pod-') == 5000
-    assert "2801 more pods with findings, or not read" in Page(text).texts
+    assert "2801 more pods of which there is something to say" in Page(text).texts
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({}, False),
+        ({"pinned": "DRIFT"}, True),
+        ({"attached": "?"}, True),
+        ({"pinned": "busy"}, True),
+        ({"state": "MISSING"}, True),
+        ({"intent": "open", "endpoints": "-", "pinned": "-", "attached": "-", "state": "-"}, False),
+        ({"intent": "12 policies", "endpoints": "12"}, False),
+        ({"intent": "?"}, True),
+    ],
+)
+def test_a_pod_whose_layers_are_not_well_is_not_folded(change, shown):
+    """Its finding may be one of the whole cluster, and not of the pod."""
+    rows = list(many(300, 0).rows)
+    rows[7] = dataclasses.replace(rows[7], **change)
+    outside = re.sub(r"<details>.*?</details>", "", written(Report(tuple(rows), (), ())), flags=re.S)
+    assert (">shop/web-7<" in outside) is shown
+    assert ">shop/web-8<" not in outside
+
+
+def test_with_api_only_no_pod_is_told_of_for_its_node():
+    blind = {"pinned": "?", "attached": "?", "state": "?", "identifier": ""}
+    rows = tuple(dataclasses.replace(row, **blind, reason="") for row in many(300, 0).rows)
+    page = Page(written(Report(rows, (), (), api_only=True)))
+    assert "300 of 300 pods without findings of their own" in page.texts
+
+
+def test_a_pod_that_is_there_twice_has_one_name_to_be_led_to():
+    made = many(2, 1)
+    page = Page(written(dataclasses.replace(made, rows=(*made.rows, *made.rows))))
+    assert list(page.values("id")).count("pod-1") == 1
+    assert [one for one in page.values("id") if one.startswith("pod-")] == ["pod-1", "pod-2"]
+    assert "#pod-1" in page.values("href")
+
+
+@pytest.mark.parametrize(("kind", "tone_"), [(findings.ICMP, "unsure"), (findings.STILL_OPEN, "unsure")])
+def test_what_was_not_read_is_never_shown_as_well(kind, tone_):
+    [row] = many(1, 0).rows
+    for found in ((), (Finding(kind, "x", pods=frozenset({row.key})),)):
+        text = written(Report((row,), found, ("events: forbidden",)))
+        assert f'class="answer {tone_}"' in text
 
 
 def test_pods_and_findings_lead_to_each_other():
