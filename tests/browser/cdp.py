@@ -102,6 +102,10 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=kind, features=[scheme])
 
+    def settle(self) -> None:
+        """Wait for two frames: what depends on the medium, and folds, is worked out with the next one."""
+        self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def value(self, expression: str) -> Any:
         """Of an expression in the page. The page itself may run nothing; this is the debugger."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

@@ -202,6 +202,7 @@ def test_dark_is_dark_and_paper_is_white(opened):
     colour = "getComputedStyle(document.body).backgroundColor"
     assert max(map(int, seen.value(colour)[4:-1].split(","))) < 50
     seen.media("print", dark=True)
+    seen.settle()
     assert seen.value(colour) == "rgb(255, 255, 255)"
     assert seen.value(CONTRAST) == []
 
@@ -211,6 +212,7 @@ def test_what_is_folded_is_printed(opened):
     height = "document.querySelector('.chain details ul').checkVisibility({contentVisibilityAuto: true})"
     assert seen.value(height) is False
     seen.media("print")
+    seen.settle()
     assert seen.value(height) is True
 
 
@@ -221,6 +223,7 @@ def test_a_code_leads_to_its_finding_even_if_that_is_folded(opened):
     box = "document.querySelector('#finding-20').checkVisibility({contentVisibilityAuto: true})"
     assert seen.value(box) is False
     seen.value("document.querySelector('#pod-20 a').click()")
+    seen.settle()
     assert seen.value("document.querySelector('#finding-20').closest('details').open") is True
     assert seen.value(box) is True
     assert 0 <= seen.value("document.querySelector('#finding-20').getBoundingClientRect().top") < 1000
