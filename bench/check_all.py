@@ -126,6 +126,8 @@ def measure(pods: int, folder: Path) -> None:
         told = show(f"check -A: {name}", run(*plugin), base)
         print(f"  {'':44} {told.output.strip().splitlines()[-1]}")
         show(f"check -A --api-only: {name}", run(*plugin, "--api-only"), base)
+        page = show(f"check -A -o html: {name}", run(*plugin, "-o", "html"), base)
+        print(f"  {'':44} a page of {len(page.output) / 1e6:.1f} MB")
     asked, found = live(snapshot, folder)
     show("check -A --api-only, live", found, base)
     total = asked + OF_NODE * len(nodes)

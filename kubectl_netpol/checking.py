@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from kubectl_netpol import looking
+from kubectl_netpol import looking, pages
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.again import as_seen, confirmed, doubtful, fresh, together
 from kubectl_netpol.diagnose.check import RANK, Check, PodRow, Report, asked_pods
@@ -219,7 +219,7 @@ def _once(origin: Source, asked: Asked, common: Common, progress: Progress) -> R
     if live:
         write_text(sys.stdout, ("\n" if pods else "") + report_form.after_rows(report, wide) + "\n")
     else:
-        print_report(report, asked, common)
+        print_report(report, asked, common, origin)
     return report
 
 
@@ -306,13 +306,15 @@ def _readings(
     yield from origin.each_node(requests, asked.parallel)
 
 
-def print_report(report: Report, asked: Asked, common: Common) -> None:
+def print_report(report: Report, asked: Asked, common: Common, origin: Source) -> None:
     """The forms that are written when all is known."""
     if common.machine == "junit":
         failing = [one for one in Severity if RANK[one] <= RANK[Severity(asked.fail_on)]]
         write_text(sys.stdout, report_form.as_junit(report, failing))
     elif common.machine == "prometheus":
         write_text(sys.stdout, report_form.as_prometheus(report))
+    elif common.machine == "html":
+        pages.checked(report, common, origin)
     else:
         emit(
             sys.stdout,
@@ -360,7 +362,7 @@ def _waited(origin: Source, asked: Asked, common: Common, progress: Progress) ->
     in_force = False if left else None if unread else True
     words = {True: "in force after", False: "not in force after", None: "not known to be in force after"}
     report = replace(report, in_force=in_force, waited=f"its policies are {words[in_force]} {waited}")
-    print_report(report, asked, common)
+    print_report(report, asked, common, origin)
     if left:
         return ExitCode.DENIED
     return ExitCode.UNDECIDED if unread else ExitCode.OK

@@ -13,7 +13,15 @@ import typer
 from kubectl_netpol.completing import Action
 from kubectl_netpol.errors import ExitCode, Interrupted, NetpolError, UsageError
 from kubectl_netpol.model.flow import Direction
-from kubectl_netpol.options import Common, capture_flags, check_flags, cleanup_flags, common_flags, version_flags
+from kubectl_netpol.options import (
+    Common,
+    capture_flags,
+    check_flags,
+    cleanup_flags,
+    common_flags,
+    explain_flags,
+    version_flags,
+)
 
 PROGRAM = "kubectl netpol-ebpf"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -41,7 +49,7 @@ DirectionFlag = Annotated[str, typer.Option("--direction", help="ingress, egress
 
 
 @app.command()
-@common_flags
+@explain_flags
 def explain(
     common: Common,
     pod: Pod,

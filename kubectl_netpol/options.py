@@ -43,6 +43,17 @@ class CheckFormat(StrEnum):
     YAML = "yaml"
     JUNIT = "junit"
     PROMETHEUS = "prometheus"
+    HTML = "html"
+
+
+class ExplainFormat(StrEnum):
+    """-o of `explain`."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    HTML = "html"
 
 
 DEFAULT_IMAGE = "public.ecr.aws/amazonlinux/amazonlinux:2023"
@@ -67,7 +78,7 @@ class Common:
     no_headers: bool
     debug_profile: DebugProfile = DebugProfile.SYSADMIN
     machine: str = ""
-    """`junit` or `prometheus`: forms of `check` beside ``output``."""
+    """`html`, `junit` or `prometheus`: forms of some verbs beside ``output``."""
 
 
 def with_flags(text: str, common: Common) -> str:
@@ -187,9 +198,15 @@ def common_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT})
 
 
+def explain_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The shared flags with the formats of `explain`."""
+    output = _option(ExplainFormat, ExplainFormat.TABLE, "--output", "-o", help="Output format; html: one file.")
+    return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT, "output": output})
+
+
 def check_flags(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The shared flags with the formats of `check`."""
-    output = _option(CheckFormat, CheckFormat.TABLE, "--output", "-o", help="Output format.")
+    output = _option(CheckFormat, CheckFormat.TABLE, "--output", "-o", help="Output format; html: one file.")
     return _with(verb, {**_CONNECTION, **_NODE, **_OUTPUT, "output": output})
 
 
@@ -280,10 +297,10 @@ def connection_flags(values: Mapping[str, Any], request_timeout: float) -> Conne
     return ConnectionFlags(**flags, as_groups=groups, request_timeout=request_timeout)
 
 
-MACHINE = (CheckFormat.JUNIT, CheckFormat.PROMETHEUS)
+MACHINE = ("junit", "prometheus", "html")
 
 
-def _format(output: Format | CheckFormat) -> Format:
+def _format(output: Format | CheckFormat | ExplainFormat) -> Format:
     return Format.JSON if output in MACHINE else Format(output.value)
 
 

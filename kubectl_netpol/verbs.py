@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from kubectl_netpol import __version__, bundle, looking
+from kubectl_netpol import __version__, bundle, looking, pages
 from kubectl_netpol.diagnose import asking, looks
 from kubectl_netpol.diagnose import explain as explainer
 from kubectl_netpol.diagnose import plan as planning
@@ -69,14 +69,18 @@ def explain(
         told = findings_with_flags(found.findings, common)
         found = replace(found, next_step=with_flags(found.next_step, common), findings=told)
         progress.done()
-        for warning in _warnings(plan, snapshot, found):
+        warnings = tuple(_warnings(plan, snapshot, found))
+        for warning in warnings:
             progress.note(f"warning: {warning}")
-        emit(
-            sys.stdout,
-            common.output,
-            lambda: explain_report.as_data(found),
-            lambda wide: explain_report.as_text(found, wide, not common.no_headers),
-        )
+        if common.machine == "html":
+            pages.explained(found, common, origin, warnings)
+        else:
+            emit(
+                sys.stdout,
+                common.output,
+                lambda: explain_report.as_data(found),
+                lambda wide: explain_report.as_text(found, wide, not common.no_headers),
+            )
     raise typer.Exit(int(EXIT_CODES[found.decision]))
 
 

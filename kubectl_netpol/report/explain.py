@@ -36,7 +36,7 @@ def as_text(found: Explanation, wide: bool, with_headers: bool) -> str:
     if found.directions:
         lines += _pod_lines(found, wide, with_headers)
     if found.legs:
-        lines += ["", f"Cause: {_cause_text(found)}"]
+        lines += ["", f"Cause: {cause_text(found)}"]
     if found.findings:
         lines += ["", *_finding_lines(found, wide)]
     lines += _in_progress_lines(found)
@@ -77,7 +77,7 @@ def _pod_lines(found: Explanation, wide: bool, with_headers: bool) -> list[str]:
     return lines
 
 
-def _cause_text(found: Explanation) -> str:
+def cause_text(found: Explanation) -> str:
     between = next((leg.break_between for leg in found.legs if leg.break_between), None)
     by_design = any(leg.decided_by.code in BY_DESIGN for leg in found.legs)
     by_rule = any(leg.by_rule for leg in found.legs if leg.break_between)
@@ -104,7 +104,7 @@ def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
     rows = []
     for verdict in (*leg.verdicts, *([leg.asked] if leg.asked else [])):
         rows.append([verdict.layer.value, verdict.word, verdict.why])
-        rows += [["", "", f"- {fact}"] for fact in (*_chain(verdict), *verdict.evidence)]
+        rows += [["", "", f"- {fact}"] for fact in (*chain(verdict), *verdict.evidence)]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
     lines += [f"  {what_if_report.rule_text(one)}" for one in leg.deviations]
     lines += [f"  near miss: {one.text}" for one in leg.near]
@@ -114,7 +114,7 @@ def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
     return lines
 
 
-def _chain(verdict: Verdict) -> list[str]:
+def chain(verdict: Verdict) -> list[str]:
     """The tiers in one line, where cluster policies have a word in it."""
     tiers = {step.tier for step in verdict.chain}
     return [chain_text(verdict.chain)] if tiers & {"Admin", "Baseline"} else []
@@ -135,7 +135,7 @@ def _direction_lines(report: DirectionReport, found: Explanation, wide: bool, wi
             columns, cells = _without_kernel(columns), [_without_kernel(line) for line in cells]
         if cells:
             lines += ["", indent(table(columns, cells, with_headers=with_headers))]
-    notes = _notes(report.alignment, report.rows)
+    notes = footnotes(report.alignment, report.rows)
     if notes:
         lines += [""] + [f"  {note}" for note in notes]
     return lines
@@ -175,7 +175,7 @@ def _address(row: Row) -> str:
     return str(row.prefix.network_address) if full else str(row.prefix)
 
 
-def _notes(alignment: Alignment, rows: tuple[Row, ...]) -> list[str]:
+def footnotes(alignment: Alignment, rows: tuple[Row, ...]) -> list[str]:
     """Footnotes: every row that is more than a plain match, and every peer that selects nobody."""
     found = dict.fromkeys(f"{_address(row)}: {row.note}" for row in rows if row.note)
     skipped = [f"{s.policy} {s.path} ({s.selects}): selects nobody: {s.reason}" for s in alignment.skipped]
@@ -195,7 +195,7 @@ def as_data(found: Explanation) -> Json:
         "answer": found.answer,
         "verdict": ANSWERS[found.decision] if found.legs else None,
         "verdictNow": ANSWERS[found.now] if found.legs else None,
-        "layersAgree": _layers_agree(found),
+        "layersAgree": layers_agree(found),
         "cause": found.cause.value,
         "nextStep": found.next_step,
         "unread": list(found.unread),
@@ -235,7 +235,7 @@ def _policy_data(found: Comparison) -> Json:
     }
 
 
-def _layers_agree(found: Explanation) -> bool | None:
+def layers_agree(found: Explanation) -> bool | None:
     """None where a layer could not be read."""
     if found.directions:
         return found.agrees

@@ -40,12 +40,17 @@ ORDER = ("np", "pod_state", "cp", "conntrack", "events")
 
 def header_lines(kernel: PodKernel) -> list[str]:
     """Identifier and host veths, with how sure they are, and what is odd about the pod as a whole."""
+    return [f"{label:<14}  {value}" for label, value in header_facts(kernel)] + difference_lines(kernel.differences)
+
+
+def header_facts(kernel: PodKernel) -> Iterator[tuple[str, str]]:
+    """(label, value) of the pod as a whole."""
     pinned = "pinned" if kernel.identifier_pinned else kernel.pins_unread or "nothing is pinned under it"
-    lines = [f"pod identifier  {kernel.identifier} ({pinned})"]
-    lines += [f"host veth       {_interface_text(one)}" for one in kernel.interfaces]
+    yield "pod identifier", f"{kernel.identifier} ({pinned})"
+    for one in kernel.interfaces:
+        yield "host veth", _interface_text(one)
     if kernel.moment is not None:
-        lines.append(f"read            {moment_text(kernel.moment)}")
-    return lines + difference_lines(kernel.differences)
+        yield "read", moment_text(kernel.moment)
 
 
 def moment_text(moment: Moment) -> str:
@@ -157,30 +162,38 @@ def other_interface_lines(kernel: PodKernel, directions: Sequence[Direction]) ->
 
 def direction_lines(view: DirectionView, veth: str) -> list[str]:
     """Hook, filter, program, pin, map ids, pod state of one direction."""
-    way = "to the pod" if view.direction is Direction.INGRESS else "from the pod"
-    lines = [f"{view.direction.value.upper()} ({way}): tc {view.direction.tc_hook} hook of {veth}"]
+    lines = [direction_title(view, veth)]
     if view.reason:
         return [*lines, f"  not read: {view.reason}"]
+    lines += [f"  {label:<14}  {value}" for label, value in direction_facts(view)]
+    return lines + [f"  {line}" for line in difference_lines(view.differences)]
+
+
+def direction_title(view: DirectionView, veth: str) -> str:
+    way = "to the pod" if view.direction is Direction.INGRESS else "from the pod"
+    return f"{view.direction.value.upper()} ({way}): tc {view.direction.tc_hook} hook of {veth}"
+
+
+def direction_facts(view: DirectionView) -> Iterator[tuple[str, str]]:
+    """(label, value) of what is on a hook that was read."""
     if view.tcx_unread:
-        lines.append(f"  tcx             not read: {view.tcx_unread}")
+        yield "tcx", f"not read: {view.tcx_unread}"
     for number in view.xdp:
-        lines.append(f"  xdp             program {number}, not the agent's: it runs before tc")
+        yield "xdp", f"program {number}, not the agent's: it runs before tc"
     for number in view.tcx:
-        lines.append(f"  tcx             program {number}, not the agent's: it runs before any filter")
+        yield "tcx", f"program {number}, not the agent's: it runs before any filter"
     for other in view.filters:
         if other is not view.filter:
-            lines.append(f"  other filter    {other.text.removeprefix('filter ')}")
+            yield "other filter", other.text.removeprefix("filter ")
     if view.filter is None or view.program is None:
-        lines.append(f"  program         none: no filter {view.direction.program_name} on this hook")
+        yield "program", f"none: no filter {view.direction.program_name} on this hook"
     else:
-        lines.append(f"  program         {program_text(view.program, view.direction)}")
-        lines.append(f"  loaded by       {generation_text(view)}")
-    lines += _pin_lines(view)
+        yield "program", program_text(view.program, view.direction)
+        yield "loaded by", generation_text(view)
+    yield from _pin_facts(view)
     if view.program is not None:
-        lines.append(f"  maps            {_maps_line(view)}")
-    if view.program is not None:
-        lines.append(f"  pod state       {_state_line(view.maps.get('pod_state'))}")
-    return lines + [f"  {line}" for line in difference_lines(view.differences)]
+        yield "maps", _maps_line(view)
+        yield "pod state", _state_line(view.maps.get("pod_state"))
 
 
 def generation_text(view: DirectionView) -> str:
@@ -188,13 +201,15 @@ def generation_text(view: DirectionView) -> str:
     return f"agent {view.agents}" if view.agents else f"an unknown generation of the agent: {view.generation_reason}"
 
 
-def _pin_lines(view: DirectionView) -> list[str]:
+def _pin_facts(view: DirectionView) -> Iterator[tuple[str, str]]:
     pinned, program = view.pinned_program, view.program
     if pinned is None:
-        return [] if program is None else ["  pin             none of this pod identifier"]
-    if program is None or pinned.id == program.id:
-        return [f"  pin             {pinned.pin}"]
-    return [f"  pin             {pinned.pin} is program {pinned.id}: NOT THE ONE THAT RUNS"]
+        if program is not None:
+            yield "pin", "none of this pod identifier"
+    elif program is None or pinned.id == program.id:
+        yield "pin", pinned.pin
+    else:
+        yield "pin", f"{pinned.pin} is program {pinned.id}: NOT THE ONE THAT RUNS"
 
 
 def _maps_line(view: DirectionView) -> str:

@@ -80,7 +80,12 @@ def _dumper() -> Any:
     return Dumper
 
 
-def _guarded(stream: IO[str], write: Callable[[], None]) -> None:
+def write_page(stream: IO[str], page: str) -> None:
+    """A whole file as it is; errors as those of ``emit``."""
+    _guarded(stream, lambda: stream.write(page))
+
+
+def _guarded(stream: IO[str], write: Callable[[], object]) -> None:
     try:
         write()
         stream.flush()

@@ -68,7 +68,7 @@ def rule_text(one: Deviation) -> str:
 def _flow_lines(flows: FlowsAfter, with_headers: bool) -> list[str]:
     made = [f"ESTABLISHED FLOWS that would be denied: {len(flows.denied)} of {flows.total}"]
     made += [f"  not read: {reason}" for reason in flows.unread]
-    rows = [_flow_row(one) for one in flows.denied]
+    rows = [flow_row(one) for one in flows.denied]
     return [*made, indent(table(FLOW_COLUMNS, rows, with_headers=with_headers))] if rows else made
 
 
@@ -79,7 +79,7 @@ CUT = {
 }
 
 
-def _flow_row(one: FlowAfter) -> list[object]:
+def flow_row(one: FlowAfter) -> list[object]:
     flow, entry = one.flow, one.flow.entry
     return [
         one.place,

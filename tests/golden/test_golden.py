@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_netpol import bundle
+from kubectl_netpol import bundle, pages
 from kubectl_netpol.cli import run
 from kubectl_netpol.kernel.view import NodeView
+from kubectl_netpol.report import html
 
 HERE = Path(__file__).parent
 BUNDLE = HERE.parents[1] / "kubectl_netpol" / "examples" / "article.tar.gz"
@@ -59,6 +60,7 @@ CODES = {"explain-drop": 1, "explain-api-only": 1, "explain-what-if": 1, "explai
 
 FORMS = ("table", "wide", "json", "yaml")
 CASES = [*product(QUESTIONS, FORMS), *product(("check", "check-all"), ("junit", "prometheus"))]
+CASES += [(name, "html") for name in QUESTIONS if name.startswith(("explain", "check"))]
 
 
 @pytest.mark.parametrize(("name", "form"), CASES)
@@ -71,6 +73,9 @@ def test_output(
 ) -> None:
     # Names of files are in answers as the user gave them.
     monkeypatch.chdir(HERE)
+    # How a page looks, and which version made it, is none of what is compared here.
+    monkeypatch.setattr(html, "STYLE", "/* html_style.STYLE */")
+    monkeypatch.setattr(pages, "__version__", "VERSION")
     code = run([*QUESTIONS[name], "-o", form, "--bundle", str(BUNDLE)])
     output = capsys.readouterr().out
     assert code == CODES.get(name, 0)
