@@ -269,7 +269,7 @@ def run_in_shell(redirections: str, *arguments: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("arguments", [["version"], ["--help"], ["maps", "--help"]])
+@pytest.mark.parametrize("arguments", [["version", "--client"], ["--help"], ["maps", "--help"]])
 def test_a_full_disk_is_one_line_for_all_that_is_printed(arguments):
     done = run_in_shell("> /dev/full", *arguments)
     assert (done.returncode, done.stderr) == (

@@ -151,7 +151,7 @@ def test_flags_that_are_there_already() -> None:
 
 
 def test_fixed_values() -> None:
-    assert words("check", "-o", "") == ["table", "wide", "json", "yaml", "junit", "prometheus"]
+    assert words("check", "-o", "") == ["table", "wide", "json", "yaml", "junit", "prometheus", "html"]
     assert words("maps", "x", "--direction=e") == ["egress"]
     assert words("maps", "--direction", "") == ["ingress", "egress", "both"]
     assert words("check", "--fail-on", "") == ["error", "warning"]
