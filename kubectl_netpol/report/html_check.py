@@ -27,7 +27,7 @@ from kubectl_netpol.report.html import (
     tone,
     warned,
 )
-from kubectl_netpol.report.html_findings import TONES, counted, finding
+from kubectl_netpol.report.html_findings import TONES, counted, finding, in_progress
 
 MOST_ROWS = 40
 """Pods that are all shown; of more those without findings are folded."""
@@ -44,6 +44,7 @@ def checked(report: Report, about: About) -> str:
         # A bundle may hold a pod twice: the first of them is led to.
         rows.setdefault(f"{row.namespace}/{row.name}", f"pod-{number}")
     body = [_answer(report), warned(about, report.unread)]
+    body.append(in_progress(report.in_progress))
     body += _pods(report, _links(report.findings, ids), rows)
     for severity in Severity:
         of = [one for one in report.findings if one.severity is severity]

@@ -34,7 +34,7 @@ from kubectl_netpol.report.html import (
     tone,
     warned,
 )
-from kubectl_netpol.report.html_findings import counted, finding
+from kubectl_netpol.report.html_findings import counted, finding, in_progress
 
 MEANING = {
     Layer.INTENT: "the policies, as Kubernetes defines them",
@@ -59,6 +59,7 @@ def explanation(found: Explanation, about: About) -> str:
         body += _pod(found)
     if found.findings:
         body.append(section("Findings", *(finding(one) for one in found.findings), id_="findings"))
+    body.append(in_progress(found.in_progress))
     body.append(section("Next step", el("p", found.next_step), class_="next"))
     return page("explain", _title(found), about, *body)
 

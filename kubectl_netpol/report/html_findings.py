@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from kubectl_netpol.model.finding import Finding, Severity
-from kubectl_netpol.report.html import Markup, badge, el, folded, items, joined, table
+from kubectl_netpol.model.finding import Finding, InProgress, Severity
+from kubectl_netpol.report.html import Markup, badge, el, folded, items, joined, section, table
 
 TONES = {"error": "bad", "warning": "unsure", "info": "plain"}
 MOST_PODS = 8
@@ -68,3 +68,10 @@ def _concerns(one: Finding, rows: Mapping[str, str]) -> Markup:
 
 def _pod(name: str, rows: Mapping[str, str]) -> Markup:
     return el("a", name, href=f"#{rows[name]}") if name in rows else el("span", name)
+
+
+def in_progress(moved: Sequence[InProgress]) -> Markup:
+    """What not every look saw; nothing where all of them saw the same."""
+    if not moved:
+        return Markup("")
+    return section("In progress", items(one.text for one in moved), id_="in-progress")

@@ -27,7 +27,7 @@ from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.check import PodRow, Report
 from kubectl_netpol.diagnose.explain import Explanation
 from kubectl_netpol.errors import OutputError
-from kubectl_netpol.model.finding import Evidence, Finding, Remedy
+from kubectl_netpol.model.finding import Evidence, Finding, InProgress, Remedy
 from kubectl_netpol.model.verdict import Decision, Layer, Verdict
 from kubectl_netpol.report import check as check_report
 from kubectl_netpol.report import explain as explain_report
@@ -614,3 +614,12 @@ def test_pages_do_not_start_slower():
     arguments = ["explain", "pod/nginx", "--bundle", str(SHIPPED)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
+def test_what_is_in_progress_is_a_section_of_its_own():
+    moved = (InProgress("<b>pod</b> lacks 10.0.0.1/32", "NPE301", "", 1_600_000_000),)
+    for name in ("pod", "check"):
+        made = CASES[name]()
+        text = written(dataclasses.replace(made, in_progress=moved))
+        assert "<h2>In progress</h2>" in text and "&lt;b&gt;pod&lt;/b&gt; lacks 10.0.0.1/32" in text
+        assert "<h2>In progress</h2>" not in written(made)
