@@ -6,6 +6,7 @@ Each file is what `--bundle FILE -o yaml` prints for it, so that whoever has no 
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -107,7 +108,9 @@ class Answers:
             items = self.snapshot.items(kind)
             if not items:
                 continue
-            whole = [{"apiVersion": version, "kind": name, **item} for item in items[:MOST_OBJECTS]]
+            # In one order, however they came: live and from a bundle the copies are the same.
+            kept = (json.loads(json.dumps(item, sort_keys=True)) for item in items[:MOST_OBJECTS])
+            whole = [{"apiVersion": version, "kind": name, **item} for item in kept]
             text = yaml.dump_all(whole, Dumper=dumper, sort_keys=False, allow_unicode=False, width=1000)
             left = len(items) - len(whole)
             more = f"# and {left} more: see cluster/{kind}.json\n" if left else ""

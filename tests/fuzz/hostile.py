@@ -118,12 +118,13 @@ def renamed(text: str) -> Json:
 
 
 def normal(answer: tuple[int, str, str]) -> tuple[int, list[str], list[str]]:
-    """An answer without what differs by the text alone: hashes of names, and what is written in place of a newline."""
+    """An answer without what differs by the text alone: hashes of names, what is written in place of a newline, and the
+    width of columns (a cell that begins with a blank begins with what follows it)."""
     code, out, err = answer
-    told = [
-        re.sub(r"(eni|vlan)[0-9a-f]{11}", r"\1", text.replace("\ufffd", " ").replace("\\n", " ")).split("\n")
-        for text in (out, err)
-    ]
+    told = []
+    for text in (out, err):
+        text = re.sub(r"(eni|vlan)[0-9a-f]{11}", r"\1", text.replace("\ufffd", " ").replace("\\n", " "))
+        told.append(re.sub(" {2,}", " ", text).split("\n"))
     return code, told[0], told[1]
 
 

@@ -25,6 +25,7 @@ from tests.lab.require import require_lab, require_tools
 from tests.lab_selftest.helpers import connects
 from tests.system import profile_needs
 from tests.system.conftest import ROOT, User
+from tests.timeless import timeless
 
 GOLDEN = ROOT / "tests/golden/debug-pod-minimal.yaml"
 PAGE = ROOT / "docs/rbac.md"
@@ -77,7 +78,7 @@ def test_both_profiles_give_the_same_answer(user: User, arguments: tuple[str, ..
 
 def without_clock(text: str) -> str:
     """Ages of flows and programs, which go on."""
-    return re.sub(r"\b\d+(\.\d+)? ?(ms|s|m|min)\b|\"\w*([sS]econds|[aA]ge)\w*\": [\d.]+", "-", text)
+    return re.sub(r"\b\d+(\.\d+)? ?(ms|s|m|min)\b|\"\w*([sS]econds|[aA]ge)\w*\": [\d.]+", "-", timeless(text))
 
 
 def test_doctor_and_the_test_run_work(user: User) -> None:

@@ -33,6 +33,7 @@ from tests.lab.netns import wait_until
 from tests.lab.require import require_lab, require_tools
 from tests.lab_selftest.helpers import connects
 from tests.system.conftest import ROOT, User
+from tests.timeless import timeless
 
 RBAC, PAGE = ROOT / "rbac", ROOT / "docs/rbac.md"
 LEVELS = {"api-only": ("api-only",), "node-reader": ("api-only", "node-reader"), "all": ("api-only", "all")}
@@ -171,7 +172,7 @@ def test_enough(levels: dict[str, Level], level: str, arguments: tuple[str, ...]
 
 def steady(text: str) -> str:
     """Without ages, start-up times and names of pods, which go on."""
-    return re.sub(r"\b\d+(\.\d+)? ?(ms|s|m|min)\b|netpol-ebpf-ip-[\w-]+", "-", text)
+    return re.sub(r"\b\d+(\.\d+)? ?(ms|s|m|min)\b|netpol-ebpf-ip-[\w-]+", "-", timeless(text))
 
 
 def test_enough_for_the_test_run_of_a_program(levels: dict[str, Level]) -> None:
