@@ -47,12 +47,14 @@ def direct(name: str) -> list[Requirement]:
     product = setup["options"]["install_requires"]
     backend = "\n".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"])
     build = (LOCKS / "build.in").read_text()
+    extras = setup["options.extras_require"]
+    tests = extras["test"].replace("kubectl-netpol-ebpf[docs]", extras["docs"])
     lines = {
         "backend": backend,
         "build": f"{build}\n{backend}",
         "lock": (LOCKS / "lock.in").read_text(),
         "product": product,
-        "test": f"{product}\n{setup['options.extras_require']['test']}\n{build}\n{backend}",
+        "test": f"{product}\n{tests}\n{build}\n{backend}",
     }[name].splitlines()
     found = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
     assert found

@@ -252,8 +252,12 @@ def test_bash_runs_no_names(bash: Bash) -> None:
 
 
 @pytest.fixture
-def krew(typist: Typist) -> Typist:
+def krew(typist: Typist, monkeypatch: pytest.MonkeyPatch) -> Typist:
     """As krew leaves it: a directory on PATH with a link to the plugin, and nothing else."""
+    # The environment of the tests has the completer of pip on PATH.
+    name = "kubectl_complete-netpol_ebpf"
+    kept = [place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / name).exists()]
+    monkeypatch.setenv("PATH", os.pathsep.join(kept))
     links = typist.home / "made"
     links.mkdir()
     (links / "kubectl-netpol_ebpf").symlink_to((typist.bin / "kubectl-netpol_ebpf").resolve())
