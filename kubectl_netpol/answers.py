@@ -5,7 +5,6 @@ Each file is what `--bundle FILE -o yaml` prints for it, so that whoever has no 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from kubectl_netpol.diagnose import doctor as doctors
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.check import Check
 from kubectl_netpol.diagnose.checks.base import key_of
+from kubectl_netpol.doctoring import OF_A_BUNDLE
 from kubectl_netpol.errors import NetpolError
 from kubectl_netpol.model.flow import Direction
 from kubectl_netpol.model.snapshot import NodeReading, Snapshot
@@ -29,7 +29,7 @@ from kubectl_netpol.report import drops as drops_report
 from kubectl_netpol.report import explain as explain_report
 from kubectl_netpol.report import flows as flows_report
 from kubectl_netpol.report import maps as maps_report
-from kubectl_netpol.report.output import Format, emit
+from kubectl_netpol.report.output import yaml_text
 from kubectl_netpol.source import SnapshotSource, Source
 
 Json = dict[str, Any]
@@ -79,7 +79,9 @@ class Answers:
 
     def __init__(self, snapshot: Snapshot, asked: checking.Asked) -> None:
         self.snapshot, self.asked = snapshot, asked
-        self.nodes_read = self.findings = 0
+        self.nodes_read = 0
+        self.findings: int | None = None
+        """How many `check` has of the scope; None where it could not be made."""
         self._pods_left = MOST_PODS
         self._quiet = _Silent()
         self._failed = ""
@@ -101,9 +103,6 @@ class Answers:
 
     def policies(self) -> Iterator[tuple[str, str]]:
         """Of all namespaces that were read."""
-        import yaml
-
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         for kind, (version, name) in POLICIES.items():
             items = self.snapshot.items(kind)
             if not items:
@@ -111,7 +110,7 @@ class Answers:
             # In one order, however they came: live and from a bundle the copies are the same.
             kept = (json.loads(json.dumps(item, sort_keys=True)) for item in items[:MOST_OBJECTS])
             whole = [{"apiVersion": version, "kind": name, **item} for item in kept]
-            text = yaml.dump_all(whole, Dumper=dumper, sort_keys=False, allow_unicode=False, width=1000)
+            text = "---\n".join(map(yaml_text, whole))
             left = len(items) - len(whole)
             more = f"# and {left} more: see cluster/{kind}.json\n" if left else ""
             yield f"policies/{kind}.yaml", more + text
@@ -119,8 +118,12 @@ class Answers:
     def node(self, name: str, reading: NodeReading) -> Iterator[tuple[str, str]]:
         """Of the pods of one node, while its document is at hand."""
         self.nodes_read += reading.document is not None
-        if self._check is not None:
-            self._guarded(partial(self._check.node, name, reading))
+        if self._check is not None and not self._failed:
+            try:
+                self._check.node(name, reading)
+            except SHAPE_ERRORS as error:
+                # A node that is not in the report must not look like one without findings.
+                self._failed = f"node {name}: {_why(error)}"
         if reading.document is None:
             return
         source = SnapshotSource(replace(self.snapshot, nodes={name: reading}))
@@ -140,35 +143,30 @@ class Answers:
 
     def whole(self) -> Iterator[tuple[str, str]]:
         """When all nodes are there."""
-        lines = self._guarded(lambda: tuple(doctors.lines(self.snapshot, "kube-system", None, live=False)))
-        if lines is not None:
-            yield "answers/doctor.yaml", self._yaml(lambda: doctor_report.as_data(lines, [OF_A_BUNDLE]))
-        report = self._guarded(self._check.report) if self._check is not None else None
-        if report is not None:
-            self.findings = len(report.findings)
-            yield "answers/check.yaml", self._yaml(lambda: check_report.as_data(report))
-        elif self._failed:
-            yield "answers/check.yaml", self._yaml(lambda: {"error": self._failed})
+        yield "answers/doctor.yaml", self._yaml(self._doctor)
+        if self._check is not None or self._failed:
+            yield "answers/check.yaml", self._yaml(self._report)
 
-    def _guarded(self, make: Callable[[], Any]) -> Any:
-        """None where an object does not have the shape of its kind: the bundle is worth having all the same."""
-        try:
-            return make()
-        except (NetpolError, *SHAPE_ERRORS) as error:
-            self._failed = _why(error)
-            return None
+    def _doctor(self) -> Json:
+        lines = tuple(doctors.lines(self.snapshot, "kube-system", None, live=False))
+        return doctor_report.as_data(lines, [OF_A_BUNDLE])
+
+    def _report(self) -> Json:
+        if self._check is None or self._failed:
+            return {"error": self._failed}
+        report = self._check.report()
+        self.findings = len(report.findings)
+        return check_report.as_data(report)
 
     def _yaml(self, make: Callable[[], Json]) -> str:
+        """An object that does not have the shape of its kind is told: the bundle is worth having all the same."""
         try:
             data = make()
         except (NetpolError, *SHAPE_ERRORS) as error:
             data = {"error": _why(error)}
-        stream = io.StringIO()
-        emit(stream, Format.YAML, lambda: data, lambda wide: "")
-        return stream.getvalue()
+        return yaml_text(data)
 
 
-OF_A_BUNDLE = "a bundle: the user's rights and the debug pod are not looked at"
 _SAFE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 

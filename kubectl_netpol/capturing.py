@@ -24,7 +24,7 @@ from kubectl_netpol.checking import look_again, may_be_late
 from kubectl_netpol.diagnose import plan as planning
 from kubectl_netpol.diagnose.again import doubtful
 from kubectl_netpol.diagnose.check import Check, Report
-from kubectl_netpol.diagnose.checks.intent import without_agent
+from kubectl_netpol.diagnose.checks.intent import unenforced
 from kubectl_netpol.diagnose.drops import log_request
 from kubectl_netpol.errors import BundleError, ExitCode, OutputError, UsageError
 from kubectl_netpol.looking import carrying
@@ -219,6 +219,8 @@ def _checked(common: Common, asked: Asked) -> None:
         raise UsageError("-A goes without -n")
     if asked.names_file and not asked.redact:
         raise UsageError("--redact-names goes with --redact")
+    if asked.names_file and os.path.realpath(asked.names_file) == os.path.realpath(asked.file):
+        raise UsageError("--redact-names and --file are the same file")
     if asked.file == "-" and sys.stdout.isatty():
         raise UsageError("-f - writes a packed file to stdout, which is a terminal: redirect it")
 
@@ -260,18 +262,12 @@ def _readings(
     if asked.api_only:
         yield from ((node, NodeReading(None, "--api-only: it was not read")) for node in scope.nodes)
         return
-    bare = {node: why for node in scope.nodes if (why := _without_agent(node, world))}
+    bare = {node: why for node in scope.nodes if (why := unenforced(node, world))}
     yield from ((node, NodeReading(None, why)) for node, why in bare.items())
     requests = {node: _request(pods, world) for node, pods in scope.nodes.items() if node not in bare}
     if requests:
         progress.step(f"reading {len(requests)} node{'' if len(requests) == 1 else 's'}")
     yield from origin.each_node(requests, asked.parallel)
-
-
-def _without_agent(name: str, world: World) -> str:
-    node = world.nodes.get(name)
-    kind = without_agent(node) if node is not None else ""
-    return f"{kind}: nothing enforces policies there" if kind else ""
 
 
 def _request(pods: tuple[Json, ...], world: World) -> Json:
@@ -363,7 +359,7 @@ class _Captured:
         parts = [f"{read} node{'' if read == 1 else 's'}"]
         if self.unread:
             parts.append(f"{len(self.unread)} not read")
-        parts.append(f"{found} finding{'' if found == 1 else 's'}")
+        parts.append("findings not known" if found is None else f"{found} finding{'' if found == 1 else 's'}")
         return ", ".join(parts) + ("; redacted" if self.names is not None else "")
 
 

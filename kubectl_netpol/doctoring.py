@@ -26,6 +26,7 @@ from kubectl_netpol.source import Source
 from kubectl_netpol.verbs import findings_with_flags, session, snapshot_of
 
 Json = dict[str, Any]
+OF_A_BUNDLE = "a bundle: the user's rights and the debug pod are not looked at"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def doctor(common: Common, asked: Asked) -> None:
         snapshot = snapshot_of(origin, collections, {})
         notes, probe = [], None
         if common.bundle:
-            notes.append("a bundle: the user's rights and the debug pod are not looked at")
+            notes.append(OF_A_BUNDLE)
         elif asked.api_only:
             notes.append("--api-only: no debug pod was started, and the rights for one are not looked at")
         else:

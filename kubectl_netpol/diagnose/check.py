@@ -117,9 +117,7 @@ class Check:
 
     def without_agent(self, name: str) -> str:
         """Why nothing on a node enforces policies, so that there is nothing to read; empty where something may."""
-        node = self.world.nodes.get(name)
-        kind = intent.without_agent(node) if node is not None else ""
-        return f"{kind}: nothing enforces policies there" if kind else ""
+        return intent.unenforced(name, self.world)
 
     def _by_api(self) -> Iterator[Finding]:
         yield from config.of_cluster(self.scope)

@@ -93,9 +93,12 @@ def _map(row: Json, names: Names, errors: list[Json]) -> Json:
         return {**row, "contents": None}
     before: tuple[bytes, bytes] = contents.entries
     keys, values = _KEYS[layout.role](*before, layout, names)
-    kept = {name: contents[name] for name in ("method", "count", "total", "complete", "filtered")}
+    kept = {name: contents[name] for name in _SAID_OF_CONTENTS if name in contents}
     packed = {"keys": base64.b64encode(keys).decode(), "values": base64.b64encode(values).decode()}
     return {**row, "contents": {**kept, **packed, "reason": names.text(contents["reason"])}}
+
+
+_SAID_OF_CONTENTS = ("method", "count", "total", "complete", "filtered", "first_slot_only")
 
 
 def _lpm(keys: bytes, values: bytes, layout: layouts.Layout, names: Names) -> tuple[bytes, bytes]:

@@ -12,8 +12,8 @@ from kubectl_netpol.redact.names import Names
 Json = dict[str, Any]
 
 _WORDS_OF_THE_API = """
-    apiVersion kind protocol policyTypes podIsolation operator phase type action tier dnsPolicy externalTrafficPolicy
-    status finalizers verb verbs resource resources group apiGroups subresource allowed controller uid
+    apiVersion protocol policyTypes podIsolation operator phase type action tier dnsPolicy externalTrafficPolicy
+    status verb verbs resource resources group apiGroups subresource allowed controller uid
 """
 _TIMES = """
     creationTimestamp deletionTimestamp lastTransitionTime lastTimestamp startTime finishedAt
@@ -22,6 +22,27 @@ _TIMES = """
 _SOFTWARE = "gitVersion kernelVersion osImage kubeletVersion architecture operatingSystem args"
 _KEPT = frozenset((*_WORDS_OF_THE_API.split(), *_TIMES.split(), *_SOFTWARE.split()))
 """Fields whose texts stay as they are."""
+_KINDS = frozenset(
+    [
+        "Pod",
+        "Node",
+        "Namespace",
+        "Service",
+        "ReplicaSet",
+        "Deployment",
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+        "CronJob",
+        "ReplicationController",
+        "NetworkPolicy",
+        "ApplicationNetworkPolicy",
+        "ClusterNetworkPolicy",
+        "PolicyEndpoint",
+        "ClusterPolicyEndpoint",
+    ]
+)
+"""Kinds that are everybody's; an owner of another kind is of somebody's own making."""
 _TEXTS = frozenset(("message", "reason", "description"))
 _RELEASE = re.compile(r"v?\d{1,4}(\.\d{1,4}){1,3}(-(eksbuild|rc|alpha|beta)\.?\d{1,4})?", re.ASCII)
 _REASON = re.compile(r"[A-Z][A-Za-z]{1,40}", re.ASCII)
@@ -99,8 +120,10 @@ def image(text: str, names: Names) -> str:
 
 
 def _string(key: str, value: str, names: Names) -> str:
-    if key in _KEPT or (key == "reason" and _REASON.fullmatch(value)):
+    if key in _KEPT or (key == "reason" and _REASON.fullmatch(value)) or (key == "kind" and value in _KINDS):
         return value
+    if key == "finalizers":
+        return names.label_key(value)
     if key in _TEXTS:
         return names.text(value)
     if key == "vpc.amazonaws.com/pod-ips":

@@ -126,12 +126,14 @@ def test_stdout_and_devices(out: Path, capfdbinary) -> None:
         (["-A", "--node", "x"], "-A goes without --node"),
         (["-A", "-n", "x"], "-A goes without -n"),
         (["--redact-names", "x"], "goes with --redact"),
+        (["--redact", "--redact-names", "OUT"], "are the same file"),
         (["-n", "nowhere"], 'namespace "nowhere" not found'),
         (["--node", "nowhere"], "nowhere"),
         (["nothing"], "nothing"),
     ],
 )
 def test_wrong_questions(arguments: list[str], message: str, out: Path, capsys) -> None:
+    arguments = [str(out) if part == "OUT" else part for part in arguments]
     assert capture(*arguments, "-f", str(out)) == ExitCode.USAGE
     assert message in capsys.readouterr().err
     assert not out.exists() and not os.listdir(out.parent)
@@ -175,6 +177,26 @@ def test_odd_objects_and_names_do_not_keep_the_bundle_from_being_written(out: Pa
     found = members(out)
     assert not any(".." in name for name in found)
     assert "error" in yaml.safe_load(found["answers/check.yaml"])
+
+
+def test_a_node_that_check_cannot_judge_is_not_one_without_findings(out: Path, monkeypatch, capsys) -> None:
+    def broken(self: object, name: str, reading: NodeReading) -> None:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(answers.Check, "node", broken)
+    assert capture("-A", "-f", str(out)) == 0
+    assert "odd" in yaml.safe_load(members(out)["answers/check.yaml"])["error"]
+    assert "findings not known" in capsys.readouterr().err
+
+
+def test_half_a_character_does_not_keep_the_policies_from_being_written(out: Path, tmp_path: Path) -> None:
+    whole = article()
+    odd = {"metadata": {"name": "p", "namespace": "default"}, "spec": {"note": "\ud800 \x1b[31m"}}
+    kinds = {**whole.collections, "networkpolicies": Collection((odd, odd))}
+    source = written(Snapshot(kinds, whole.nodes, whole.taken_at, "1", "default"), tmp_path / "in.tar.gz")
+    assert capture("-A", "-f", str(out), source=source) in (0, 3)
+    text = members(out)["policies/networkpolicies.yaml"]
+    assert len(list(yaml.safe_load_all(text))) == 2 and "\x1b" not in text
 
 
 def test_many_pods_do_not_get_files_of_their_own(out: Path, tmp_path: Path, monkeypatch) -> None:

@@ -354,6 +354,27 @@ def test_sections_that_are_not_known_are_left_out():
     assert "of_a_later_reader" not in made and "secret" not in json.dumps(made)
 
 
+def test_what_the_tools_could_not_tell_stays_untold():
+    document = next(iter(checked(article()).nodes.values())).document
+    row = next(row for row in document["maps"] if row["type"] == 11 and row["contents"]["count"])
+    row["contents"]["first_slot_only"] = True
+    made = check_document(documents.document(document, Names(KEY)))
+    assert next(r for r in made["maps"] if r["id"] == row["id"])["contents"]["first_slot_only"] is True
+
+
+def test_owners_and_finalizers_of_somebodys_own_making_are_renamed():
+    metadata = {
+        "name": "a",
+        "namespace": "b",
+        "finalizers": ["acme.example/guard", "networking.k8s.aws/resources"],
+        "ownerReferences": [{"kind": "AcmeThing", "name": "x"}, {"kind": "ReplicaSet", "name": "y"}],
+    }
+    made = redact.renamed(Snapshot({"pods": Collection(({"metadata": metadata},))}), Names(KEY)).items("pods")[0]
+    assert "acme" not in json.dumps(made).lower()
+    assert made["metadata"]["finalizers"][1] == "networking.k8s.aws/resources"
+    assert made["metadata"]["ownerReferences"][1]["kind"] == "ReplicaSet"
+
+
 def test_what_changed_while_it_was_read_is_renamed_alike():
     document = next(iter(checked(article()).nodes.values())).document
     names = Names(KEY)

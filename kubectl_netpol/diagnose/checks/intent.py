@@ -499,3 +499,10 @@ def without_agent(node: Json) -> str:
     if "windows" in (labels.get("kubernetes.io/os"), info.get("operatingSystem")):
         return "Windows"
     return ""
+
+
+def unenforced(name: str, world: World) -> str:
+    """Why nothing on a node enforces policies, so that there is nothing to read; empty where something may."""
+    node = world.nodes.get(name)
+    kind = without_agent(node) if node is not None else ""
+    return f"{kind}: nothing enforces policies there" if kind else ""
