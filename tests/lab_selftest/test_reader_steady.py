@@ -27,6 +27,8 @@ from tests.lab_selftest.test_reader_kernel import IDENTIFIER, Node, in_network, 
 Json = dict[str, Any]
 KEYS = [lpm_key(32, (10 << 24) + n * 5) for n in range(120)]
 READINGS = 30
+LONGEST = 60.0
+"""Seconds, for readings that wait until the churner was felt."""
 __all__ = ["node"]
 
 
@@ -67,12 +69,24 @@ def churning(step: Callable[[int], None]) -> Iterator[list[int]]:
     assert not failures, failures
 
 
-def readings(where: Node, count: int = READINGS, **request: Any) -> list[Json]:
-    """The documents of many readings, from inside the node's network, beside the churner."""
+def readings(where: Node, until: Callable[[list[Json]], bool] | None = None, **request: Any) -> list[Json]:
+    """The documents of many readings, from inside the node's network, beside the churner.
+
+    ``until``: what these must have met. When the machine is busy the churner and the reader may miss each other for
+    a while, so that more readings are made; not for ever.
+    """
     paths = [f"/proc/{where.pid}/root/sys/fs/bpf"]
     wanted = {"format": 1, "pods": [pod()], "all": False, "conntrack": "none", **request}
-    made = in_network(where.pid, lambda: [reader.collect(wanted, paths) for _ in range(count)])
+    made: list[Json] = []
+    end = time.monotonic() + LONGEST
+    while len(made) < READINGS or (until and not until(made) and time.monotonic() < end):
+        made += in_network(where.pid, lambda: [reader.collect(wanted, paths) for _ in range(10)])
     return [check_document(one) for one in made]
+
+
+def disturbed(documents: list[Json]) -> bool:
+    """Some had to read again, and some found a quiet moment."""
+    return any(one["consistency"]["attempts"] > 1 for one in documents) and True in told(documents)
 
 
 def entries(document: Json, number: int) -> dict[bytes, int]:
@@ -112,7 +126,7 @@ def test_entries_that_are_rewritten_are_never_a_mixture(node: Node, method: str)
             bpfsys.map_update(fd, key, value(generation))
 
     with churning(rewrite):
-        documents = readings(node)
+        documents = readings(node, disturbed)
     for document in documents:
         section = document["consistency"]
         if section["steady"]:
@@ -154,7 +168,7 @@ def test_entries_that_come_and_go_are_all_of_one_moment(node: Node, method: str)
                 bpfsys.map_update(fd, key, value(1))
 
     with churning(lambda number: [recorded(number * 20 + n) for n in range(20)] and None):
-        documents = readings(node)
+        documents = readings(node, disturbed)
     for document in documents:
         if document["consistency"]["steady"]:
             assert frozenset(entries(document, number)) in states
@@ -337,7 +351,7 @@ def test_programs_maps_pins_and_filters_are_of_one_state(node: Node) -> None:
     states = {tuple(now[name] for name in ("filter", "prog", "map"))}
     try:
         with churning(replace):
-            documents = readings(node, 24)
+            documents = readings(node, disturbed)
     finally:
         socket.close()
         for fd in kept:
