@@ -172,8 +172,8 @@ def is_all_told(lab: LabCluster) -> bool:
 @pytest.mark.parametrize("question", [POD, MAPS, CONNTRACK], ids=" ".join)
 def test_the_tools_tell_of_a_pod_what_the_reader_tells(any_user: User, question: tuple[str, ...]) -> None:
     code, reader = ask(any_user, *question)
-    assert (code, ask(any_user, *question, *TOOLS)[0]) == (0, 0)
-    tools = ask(any_user, *question, *TOOLS)[1]
+    code_of_tools, tools = ask(any_user, *question, *TOOLS)
+    assert (code, code_of_tools) == (0, 0)
     assert same(tools) == same(reader)
     for side in tools.get("directions", ()):
         assert (side["tcxPrograms"], side["tcxUnread"]) == ((None, TCX) if HAS_TCX else ([], ""))
@@ -346,14 +346,8 @@ def test_the_agents_flows(user: User) -> None:
         ends = ("direction", "source", "destination", "protocol", "port", "sourcePort")
         assert [mine[key] for key in ends] == [theirs[key] for key in ends]
         assert mine["passes"] is None
-
-
-def test_the_agents_flows_are_not_judged_by_hooks_that_were_not_read(user: User) -> None:
-    assert {flow["rulesNow"] for flow in ask(user, *CONNTRACK, *AGENT)[1]["flows"]} == {"UNKNOWN"}
-
-
-def test_the_agents_flows_have_no_age(user: User) -> None:
-    assert {flow["lastSeenAgoNs"] for flow in ask(user, *CONNTRACK, *AGENT)[1]["flows"]} == {None}
+    assert {flow["rulesNow"] for flow in agent["flows"]} == {"UNKNOWN"}, "judged by hooks that were not read"
+    assert {flow["lastSeenAgoNs"] for flow in agent["flows"]} == {None}, "an age that the agent does not tell"
 
 
 @pytest.mark.parametrize("question", [ALLOWED, POD], ids=["flow", "pod"])
