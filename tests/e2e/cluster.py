@@ -19,6 +19,7 @@ from tests.e2e.node import KindNode
 from tests.lab import agent_pod, cni_objects, controller
 from tests.lab.agent import GENERATIONS, Agent
 from tests.lab.article import POLICY
+from tests.lab.flowlog import FlowLog
 from tests.lab.netns import wait_until
 
 Json = dict[str, Any]
@@ -56,6 +57,11 @@ class Cluster:
         found: list[Json] = json.loads(self.kubectl("get", *words, "-o", "json").stdout)["items"]
         return found
 
+    def ensure(self, *words: str) -> None:
+        """What a kubectl command makes, also where a cluster that was taken has it already."""
+        made = self.kubectl(words[0], "--dry-run=client", "-o", "yaml", *words[1:])
+        self.kubectl("apply", "-f", "-", stdin=made.stdout)
+
     def apply(self, *objects: Json) -> None:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
@@ -76,11 +82,14 @@ class Cluster:
         self._install_vpc_cni()
         self.wait("pods", "condition=Ready", "--all", "-n", "kube-system")
         self.agent = Agent(self.node, GENERATION)  # type: ignore[arg-type]
+        self.flow_log = FlowLog(self.agent)
         self._make_the_articles_objects()
         self.settle()
 
     def close(self) -> None:
         """What the agent made is taken off the node, which may go on."""
+        with self.flow_log:
+            self.flow_log.path.unlink()
         for namespace, name in list(self.node.pods):
             self.agent.pod_removed(namespace, name)
         self.node.close()
@@ -108,11 +117,11 @@ class Cluster:
 
     def _make_the_articles_objects(self) -> None:
         self.kubectl("apply", "-f", "-", stdin=POLICY)
-        self.kubectl("create", "deploy", "nginx", f"--image={images.WEB.value}", "--replicas=1")
-        self.kubectl("expose", "deploy", "nginx", "--port", "80")
+        self.ensure("create", "deploy", "nginx", f"--image={images.WEB.value}", "--replicas=1")
+        self.ensure("create", "service", "clusterip", "nginx", "--tcp=80")
         for access in ("true", "false"):
             labels = f"--labels=access={access}"
-            self.kubectl("run", f"access{access}", f"--image={images.PLAIN.value}", labels, "--", "sleep", "infinity")
+            self.ensure("run", f"access{access}", f"--image={images.PLAIN.value}", labels, "--", "sleep", "infinity")
         self.kubectl("rollout", "status", "deploy/nginx", f"--timeout={LONGEST_WAIT}")
         self.wait("pods", "condition=Ready", "--all")
 

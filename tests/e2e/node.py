@@ -55,7 +55,8 @@ class KindNode(Sandbox):
 
     def processes(self) -> list[str]:
         """The command lines of everything on the node."""
-        done = subprocess.run(["docker", "top", self.name, "-eo", "args"], capture_output=True, text=True, check=True)
+        command = ["docker", "exec", self.name, "ps", "-eo", "args"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.splitlines()[1:]
 
     # network and mounts ----------------------------------------
@@ -86,11 +87,12 @@ class KindNode(Sandbox):
     # pods ----------------------------------------
 
     def take(self, pod: Json) -> KindPod:
-        """A running pod's veth is found by the name that the VPC CNI gives it. KeyError: there is none of that name."""
+        """A running pod's veth is found by the name that the VPC CNI gives it, or it is not found, as on EKS."""
         meta, status = pod["metadata"], pod["status"]
         made = KindPod(meta["namespace"], meta["name"], status["podIP"], bool(pod["spec"].get("hostNetwork")))
         if not made.host_network:
             name = host_veth_name(made.namespace, made.name)
-            made.interfaces = [Interface("eth0", name, self._netlink.links()[name].index, made.ip)]
+            link = self._netlink.links().get(name)
+            made.interfaces = [Interface("eth0", name, link.index, made.ip)] if link else []
         self.pods[made.namespace, made.name] = made
         return made
