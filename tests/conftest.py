@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 HERE = Path(__file__).parent
-LONG = ("krew", "publish", "system", "faults", "kernel", "lab_selftest")
+LONG = ("e2e", "krew", "publish", "system", "faults", "kernel", "lab_selftest")
 """Directories whose files take long, those with the longest first."""
 
 
