@@ -39,9 +39,7 @@ def test_no_docker(stub: Stub) -> None:
 
 def test_no_daemon(stub: Stub) -> None:
     stub("docker", 'echo "Server:" >&2; echo "Cannot connect to the Docker daemon at unix:///x." >&2; exit 1')
-    with pytest.raises(
-        require.MissingError, match=r"^no Docker: Cannot connect to the Docker daemon at unix"
-    ):
+    with pytest.raises(require.MissingError, match=r"^no Docker: Cannot connect to the Docker daemon at unix"):
         require.docker()
 
 
