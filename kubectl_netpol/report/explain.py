@@ -51,6 +51,8 @@ def _in_progress_lines(found: Explanation) -> list[str]:
 
 MOST_FINDINGS = 5
 """Told in full where the table was asked for; -o wide tells all."""
+LONG_SENTENCE = 60
+"""More letters than this are told once, and not at each layer that they make unknown."""
 
 
 def _finding_lines(found: Explanation, wide: bool) -> Iterator[str]:
@@ -102,8 +104,9 @@ def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
     if wide and leg.kernel is not None:
         lines += [f"  {line}" for line in kernel_report.header_lines(leg.kernel)]
     rows = []
+    said: dict[str, str] = {}
     for verdict in (*leg.verdicts, *([leg.asked] if leg.asked else [])):
-        rows.append([verdict.layer.value, verdict.word, verdict.why])
+        rows.append([verdict.layer.value, verdict.word, _once(verdict, said)])
         rows += [["", "", f"- {fact}"] for fact in (*chain(verdict), *verdict.evidence)]
     lines.append(indent(table(["LAYER", "VERDICT", "WHY"], rows, with_headers=with_headers)))
     lines += [f"  {what_if_report.rule_text(one)}" for one in leg.deviations]
@@ -112,6 +115,14 @@ def _leg_lines(leg: LegVerdict, wide: bool, with_headers: bool) -> list[str]:
         odd = (*leg.kernel.differences, *leg.kernel.directions[leg.direction].differences)
         lines += [f"  {line}" for line in kernel_report.difference_lines(odd)]
     return lines
+
+
+def _once(verdict: Verdict, said: dict[str, str]) -> str:
+    """Why; a long sentence, such as why a node was not read, stands at the first of the layers that it is about."""
+    if verdict.decision is not Decision.UNKNOWN or len(verdict.why) <= LONG_SENTENCE:
+        return verdict.why
+    first = said.setdefault(verdict.why, verdict.layer.value)
+    return verdict.why if first == verdict.layer.value else f"as {first}"
 
 
 def chain(verdict: Verdict) -> list[str]:

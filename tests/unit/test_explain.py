@@ -380,6 +380,18 @@ def test_the_text_of_a_flow_has_every_layer_and_the_next_step_last():
     assert any(line.startswith("Cause: selector: all layers") for line in lines)
 
 
+def test_a_long_reason_stands_once_in_a_table():
+    reason = "cannot look at the node: the right `get nodes` is missing, as the API server told in a long sentence"
+    found = flow(Snapshot(article().collections, {NODE: NodeReading(None, reason)}))
+    lines = [line.split() for line in report.as_text(found, wide=False, with_headers=True).split("\n")]
+    rows = {
+        words[0]: " ".join(words[1:]) for words in lines if words and words[0] in ("PINNED", "ATTACHED", "CONNTRACK")
+    }
+    assert rows == {"PINNED": f"UNKNOWN {reason}", "ATTACHED": "UNKNOWN as PINNED", "CONNTRACK": "UNKNOWN as PINNED"}
+    layers = report.as_data(found)["legs"][0]["layers"]
+    assert [one["why"] for one in layers[3:]] == [reason] * 3
+
+
 def test_the_cause_does_not_claim_that_unread_layers_agree():
     snapshot = article(GOOD, policyendpoints=Collection(reason="forbidden"))
     text = report.as_text(flow(snapshot), wide=False, with_headers=True)
