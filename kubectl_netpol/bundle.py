@@ -47,6 +47,30 @@ ROOM = 1 << 20
 """Bytes and members kept free for what comes last."""
 
 
+class _Gzip:
+    """A file that what is written is packed into, without a name and a time in its header.
+
+    Not gzip.GzipFile: of a bundle that is given up, that one writes what it holds when the interpreter collects it. Its
+    file is closed or full by then, and Python 3.13 and newer print a traceback.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        self._file.write(self._packer.compress(data))
+        self._size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def close(self) -> None:
+        self._file.write(self._packer.flush())
+
+
 class Writer:
     """One bundle, member by member: nothing but the member at hand is in memory. Equal snapshots are equal files."""
 
@@ -60,9 +84,8 @@ class Writer:
         scope: Json | None = None,
         redacted: bool = False,
     ) -> None:
-        # No file name and no time in the gzip header.
-        self._packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
-        self._tar = tarfile.open(fileobj=self._packed, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._packed = _Gzip(file)
+        self._tar = tarfile.TarFile(fileobj=self._packed, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
         self._when = _seconds(taken_at)
         self._nodes: dict[str, str] = {}
         self._documents = self._members = self._total = 0

@@ -24,7 +24,6 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -90,10 +89,18 @@ def complete(bom: Bom, hashes: Mapping[str, str], wheel: Path) -> Bom:
     return bom
 
 
+def wrong_in(said: str) -> object:
+    """What the schema of CycloneDX 1.6 does not accept; None: all is as it wants it."""
+    # It compiles grammars when it is imported, which takes seconds.
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    return JsonStrictValidator(SchemaVersion.V1_6).validate_str(said)
+
+
 def text(bom: Bom) -> str:
     """CycloneDX 1.6 JSON that its schema accepts."""
     said = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
-    if wrong := JsonStrictValidator(SchemaVersion.V1_6).validate_str(said):
+    if wrong := wrong_in(said):
         raise SystemExit(f"error: the SBOM is not as its schema wants it: {wrong}")
     return said
 

@@ -110,6 +110,7 @@ def test_close_waits_for_the_end(fabric: Fabric) -> None:
     node.add_pod("shop", "web-1", "10.0.1.1")
     agent.pod_added("shop", "web-1")
     sleeper = node.popen(["sleep", "60"])
+    netns.wait_until(lambda: bool(sleeper.inner_pids()), "the process is in the node")
     handle = agent.handles("shop", "web-1")["egress"]
     pid = node.pid
     node.close()

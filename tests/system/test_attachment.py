@@ -33,10 +33,19 @@ def data(user: User, *arguments: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
-def codes(user: User, direction: str = "ingress", pod: str = "pod/nginx") -> list[str]:
-    _, found = data(user, "maps", pod)
-    side = next(d for d in found["directions"] if d["direction"] == direction)
+def codes_in(maps: Any, direction: str) -> list[str]:
+    side = next(d for d in maps["directions"] if d["direction"] == direction)
     return [difference["code"] for difference in side["differences"]]
+
+
+def codes_of_both(user: User) -> tuple[list[str], list[str]]:
+    """(ingress, egress) of nginx."""
+    _, maps = data(user, "maps", "pod/nginx")
+    return codes_in(maps, "ingress"), codes_in(maps, "egress")
+
+
+def codes(user: User) -> list[str]:
+    return codes_of_both(user)[0]
 
 
 def attached(user: User, pod: str = "accessfalse", *more: str) -> tuple[int, str, str]:
@@ -49,15 +58,14 @@ def attached(user: User, pod: str = "accessfalse", *more: str) -> tuple[int, str
 def test_a_filter_on_one_hook_only(user: User) -> None:
     agent(user).remove_filter(*POD, "ingress")
     assert reaches(user.lab, "accessfalse")
-    assert codes(user) == ["NO_FILTER", "ONE_HOOK_ONLY"]
-    assert codes(user, "egress") == []
+    assert codes_of_both(user) == (["NO_FILTER", "ONE_HOOK_ONLY"], [])
     assert attached(user) == (0, "ALLOW", "NO_FILTER")
 
 
 def test_no_clsact(user: User) -> None:
     agent(user).remove_clsact(*POD)
     assert reaches(user.lab, "accessfalse")
-    assert codes(user) == codes(user, "egress") == ["NO_CLSACT"]
+    assert codes_of_both(user) == (["NO_CLSACT"], ["NO_CLSACT"])
     assert attached(user) == (0, "ALLOW", "NO_FILTER")
     code, answer = data(user, "explain", "pod/nginx", "--direction", "ingress")
     assert (code, answer["layersAgree"]) == (1, False)
@@ -139,7 +147,7 @@ def test_an_xdp_program(user: User, returns: int, passes: bool) -> None:
     """It sees what the pod sends, before tc does: nothing of what is sent to the pod."""
     with agent(user).xdp(*POD, returns) as number:
         assert reaches(user.lab, "accesstrue") is passes  # the pod's answers meet it
-        assert (codes(user), codes(user, "egress")) == ([], ["FOREIGN_FIRST"])
+        assert codes_of_both(user) == ([], ["FOREIGN_FIRST"])
         assert f"xdp             program {number}" in user.run("maps", "pod/nginx").stdout
         assert attached(user, "accesstrue") == (0, "ALLOW", "ENTRY_ALLOWS")
         out = ("explain", "pod/nginx", "--to", "pod/accesstrue", "--port", "80")
@@ -179,7 +187,7 @@ def test_another_load_of_the_program_runs(user: User) -> None:
 def test_a_replaced_conntrack_map(user: User) -> None:
     """As after an upgrade that met other objects: programs keep the old table, the agent cleans the new one."""
     before, after = agent(user).replace_global_map()
-    assert codes(user) == codes(user, "egress") == ["OTHER_MAP"]
+    assert codes_of_both(user) == (["OTHER_MAP"], ["OTHER_MAP"])
     text = user.run("maps", "pod/nginx", "--direction", "ingress").stdout
     assert f"the program uses aws_conntrack_map {before}, held by no pin; the agent writes map {after}" in text
     assert reaches(user.lab, "accesstrue")
@@ -190,12 +198,12 @@ def test_a_replaced_conntrack_map(user: User) -> None:
 
 def test_pins_are_gone(user: User) -> None:
     agent(user).remove_pins(*POD)
-    found = codes(user)
+    _, whole = data(user, "maps", "pod/nginx")
+    found = codes_in(whole, "ingress")
     assert found[0] == "NO_PROGRAM_PIN"
     assert set(found[1:]) == {"UNPINNED_MAP"}
     # The kernel goes on: what is attached decides, pinned or not.
     assert attached(user) == (1, "DROP", "NO_ENTRY")
-    _, whole = data(user, "maps", "pod/nginx")
     assert [d["code"] for d in whole["nodeDifferences"]] == ["POD_WITHOUT_PIN"]
 
 

@@ -25,8 +25,8 @@ def user(plugin_bin: Path) -> Iterator[User]:
         assert not lab.server.errors
 
 
-def test_a_healthy_cluster_is_clean(user: User) -> None:
-    done = user.run("check", "-A")
+def test_a_healthy_cluster_is_clean(healthy_user: User) -> None:
+    done = healthy_user.run("check", "-A")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == [
@@ -43,13 +43,14 @@ def test_a_healthy_cluster_is_clean(user: User) -> None:
     row = next(line for line in lines if line.startswith(f"default/{NGINX}"))
     assert row.split()[-6:] == ["policy", "1", "ok", "ok", "applied", "-"]
     assert lines[-1] == "3 pods on 1 node: no findings."
-    assert user.debug_pods() == []
+    assert healthy_user.debug_pods() == []
 
 
-def test_one_debug_pod_reads_all_pods_of_a_node(user: User) -> None:
-    before = len([r for r in user.lab.server.requests if r.method == "POST" and r.path.endswith("/pods")])
-    assert user.run("check").returncode == 0
-    made = [r for r in user.lab.server.requests if r.method == "POST" and r.path.endswith("/pods")]
+def test_one_debug_pod_reads_all_pods_of_a_node(healthy_user: User) -> None:
+    server = healthy_user.lab.server
+    before = len([r for r in server.requests if r.method == "POST" and r.path.endswith("/pods")])
+    assert healthy_user.run("check").returncode == 0
+    made = [r for r in server.requests if r.method == "POST" and r.path.endswith("/pods")]
     assert len(made) - before == 1
 
 
@@ -136,8 +137,8 @@ def test_waiting_does_not_ask_how_the_cni_is_set_up(user: User) -> None:
         (("-n", "nowhere"), 'namespace "nowhere" not found'),
     ],
 )
-def test_usage(user: User, arguments: tuple[str, ...], text: str) -> None:
-    done = user.run("check", *arguments)
+def test_usage(healthy_user: User, arguments: tuple[str, ...], text: str) -> None:
+    done = healthy_user.run("check", *arguments)
     assert done.returncode == 2 and text in done.stderr
     assert len(done.stderr.splitlines()) <= 2
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.system.conftest import User
 from tests.timeless import timeless
 
 Json = dict[str, Any]
+Told = Callable[..., tuple[int, Json]]
 TOOLS = ("--via", "tools", "--image", "busybox")
 AGENT = ("--via", "agent")
 DENIED = ("explain", "pod/nginx", "--from", "pod/accessfalse", "--port", "80")
@@ -127,6 +129,12 @@ def ask(user: User, *arguments: str) -> tuple[int, Json]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def by_reader(any_lab: LabCluster, plugin_bin: Path) -> Told:
+    """What the reader tells. Each question is asked once, since nothing changes in between."""
+    return functools.cache(lambda *question: ask(User(any_lab, plugin_bin), *question))
+
+
 def same(found: Any, key: str = "") -> Any:
     """An answer less what may differ, see DIFFERENT."""
     if isinstance(found, dict):
@@ -170,10 +178,12 @@ def is_all_told(lab: LabCluster) -> bool:
 
 @told_all
 @pytest.mark.parametrize("question", [POD, MAPS, CONNTRACK], ids=" ".join)
-def test_the_tools_tell_of_a_pod_what_the_reader_tells(any_user: User, question: tuple[str, ...]) -> None:
-    code, reader = ask(any_user, *question)
-    assert (code, ask(any_user, *question, *TOOLS)[0]) == (0, 0)
-    tools = ask(any_user, *question, *TOOLS)[1]
+def test_the_tools_tell_of_a_pod_what_the_reader_tells(
+    any_user: User, by_reader: Told, question: tuple[str, ...]
+) -> None:
+    code, reader = by_reader(*question)
+    code_of_tools, tools = ask(any_user, *question, *TOOLS)
+    assert (code, code_of_tools) == (0, 0)
     assert same(tools) == same(reader)
     for side in tools.get("directions", ()):
         assert (side["tcxPrograms"], side["tcxUnread"]) == ((None, TCX) if HAS_TCX else ([], ""))
@@ -186,8 +196,10 @@ def test_the_tools_tell_of_a_pod_what_the_reader_tells(any_user: User, question:
 
 @told_all
 @pytest.mark.parametrize(("question", "code"), [(DENIED, 1), (ALLOWED, 0)], ids=["denied", "allowed"])
-def test_the_tools_judge_a_flow_as_the_reader_does(any_user: User, question: tuple[str, ...], code: int) -> None:
-    exit_reader, reader = ask(any_user, *question)
+def test_the_tools_judge_a_flow_as_the_reader_does(
+    any_user: User, by_reader: Told, question: tuple[str, ...], code: int
+) -> None:
+    exit_reader, reader = by_reader(*question)
     exit_tools, tools = ask(any_user, *question, *TOOLS)
     assert exit_reader == code
     assert same(tools["legs"][0]) == same(reader["legs"][0]), "the ingress of nginx"
@@ -198,8 +210,8 @@ def test_the_tools_judge_a_flow_as_the_reader_does(any_user: User, question: tup
 
 
 @untold
-def test_ipv6_pod_states_are_not_told_and_it_is_said(any_user: User) -> None:
-    reader, (code, tools) = ask(any_user, *MAPS)[1], ask(any_user, *MAPS, *TOOLS)
+def test_ipv6_pod_states_are_not_told_and_it_is_said(any_user: User, by_reader: Told) -> None:
+    reader, (code, tools) = by_reader(*MAPS)[1], ask(any_user, *MAPS, *TOOLS)
     assert code == 0
     for side, other in zip(tools["directions"], reader["directions"], strict=True):
         assert same(side["program"]) == same(other["program"])
@@ -207,7 +219,7 @@ def test_ipv6_pod_states_are_not_told_and_it_is_said(any_user: User) -> None:
             told = not mine["layout"].startswith(("pod state", "cluster"))
             assert same(mine) == same(theirs) if told else (mine["entries"] is None and mine["reason"])
     for question in (DENIED, ALLOWED):
-        reader, (code, tools) = ask(any_user, *question)[1], ask(any_user, *question, *TOOLS)
+        reader, (code, tools) = by_reader(*question)[1], ask(any_user, *question, *TOOLS)
         assert (code, tools["verdict"]) == (3, "UNKNOWN")
         mine, theirs = layers(tools["legs"][0]), layers(reader["legs"][0])
         assert same(mine["INTENT"]) == same(theirs["INTENT"])
@@ -292,9 +304,9 @@ def test_the_tools_read_a_node_of_auto_mode(user: User) -> None:
 # ---- --via agent
 
 
-def test_the_agent_sees_what_is_pinned_without_any_debug_pod(any_user: User) -> None:
+def test_the_agent_sees_what_is_pinned_without_any_debug_pod(any_user: User, by_reader: Told) -> None:
     for question in (DENIED, ALLOWED):
-        reader = ask(any_user, *question)[1]
+        reader = by_reader(*question)[1]
         before = len(any_user.lab.server.requests)
         code, agent = ask(any_user, *question, *AGENT)
         assert posted(any_user, before) == []
@@ -311,8 +323,8 @@ def test_the_agent_sees_what_is_pinned_without_any_debug_pod(any_user: User) -> 
             assert mine["PINNED"]["code"] == "MAP_UNREADABLE"
 
 
-def test_the_agent_shows_the_pinned_maps(any_user: User) -> None:
-    reader, (code, agent) = ask(any_user, *MAPS)[1], ask(any_user, *MAPS, *AGENT)
+def test_the_agent_shows_the_pinned_maps(any_user: User, by_reader: Told) -> None:
+    reader, (code, agent) = by_reader(*MAPS)[1], ask(any_user, *MAPS, *AGENT)
     assert code == 3
     for side, other in zip(agent["directions"], reader["directions"], strict=True):
         assert (side["program"], side["filters"]) == (None, [])
@@ -346,14 +358,8 @@ def test_the_agents_flows(user: User) -> None:
         ends = ("direction", "source", "destination", "protocol", "port", "sourcePort")
         assert [mine[key] for key in ends] == [theirs[key] for key in ends]
         assert mine["passes"] is None
-
-
-def test_the_agents_flows_are_not_judged_by_hooks_that_were_not_read(user: User) -> None:
-    assert {flow["rulesNow"] for flow in ask(user, *CONNTRACK, *AGENT)[1]["flows"]} == {"UNKNOWN"}
-
-
-def test_the_agents_flows_have_no_age(user: User) -> None:
-    assert {flow["lastSeenAgoNs"] for flow in ask(user, *CONNTRACK, *AGENT)[1]["flows"]} == {None}
+    assert {flow["rulesNow"] for flow in agent["flows"]} == {"UNKNOWN"}, "judged by hooks that were not read"
+    assert {flow["lastSeenAgoNs"] for flow in agent["flows"]} == {None}, "an age that the agent does not tell"
 
 
 @pytest.mark.parametrize("question", [ALLOWED, POD], ids=["flow", "pod"])

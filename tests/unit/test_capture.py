@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
 import stat
+import sys
 import tarfile
 from pathlib import Path
 
@@ -98,10 +101,41 @@ def test_what_is_not_finished_is_not_there(error, out: Path, monkeypatch, capsys
         raise error
 
     monkeypatch.setattr(capturing._Captured, "close", broken)
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     assert capture("-f", str(out)) == (ExitCode.INTERRUPTED if error is KeyboardInterrupt else ExitCode.UNDECIDED)
     assert out.read_bytes() == b"the one before" and os.listdir(out.parent) == [out.name]
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith(("error: ", "hint: "))
+    gc.collect()
+    assert ignored == [], "said by the interpreter when it collects what was begun"
+
+
+class Disk(io.BytesIO):
+    full = False
+
+    def write(self, data: object) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("why", ["closed", "full"])
+def test_what_is_given_up_writes_no_more(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 and newer print what goes wrong when the interpreter collects it."""
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    file = Disk()
+    writer = bundle.Writer(file, taken_at="2025-01-01T00:00:00Z", tool_version="0", namespace="default")
+    if why == "closed":
+        file.close()
+    else:
+        file.full = True
+        with pytest.raises(OSError, match="No space left"):
+            writer.close()
+    del writer
+    gc.collect()
+    assert ignored == []
 
 
 def test_a_file_that_cannot_be_made_is_one_line(out: Path, capsys) -> None:
