@@ -27,11 +27,15 @@ __all__ = ["plugin_bin"]
 HERE = Path(__file__).parent
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Here and not in a fixture: then all of them are skipped in one line."""
+    require.or_skip(item.config)
+
+
 @pytest.fixture(scope="session")
 def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
     """In the place of pytest-kind's own, which takes no configuration, and deletes what was there before."""
     config = request.config
-    require.or_skip(config)
     kubeconfig = config.getoption("kubeconfig")
     made = KindCluster(
         config.getoption("cluster_name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -74,12 +75,20 @@ def of_the_machine(config: pytest.Config) -> None:
         image(one.value, one.purpose, one.variable)
 
 
-def or_skip(config: pytest.Config) -> None:
-    """Skips and says what is missing; with NETPOL_E2E_REQUIRED=1 it fails instead."""
+@functools.cache
+def missing(config: pytest.Config) -> str:
+    """Empty: nothing is missing."""
     try:
         of_the_machine(config)
-    except MissingError as missing:
-        text = f"no cluster: {missing}"
-        if os.environ.get("NETPOL_E2E_REQUIRED") == "1":
-            pytest.fail(text, pytrace=False)
+    except MissingError as told:
+        return f"no cluster: {told}"
+    return ""
+
+
+def or_skip(config: pytest.Config) -> None:
+    """Skips and says what is missing; with NETPOL_E2E_REQUIRED=1 it fails instead."""
+    text = missing(config)
+    if text and os.environ.get("NETPOL_E2E_REQUIRED") == "1":
+        pytest.fail(text, pytrace=False)
+    if text:
         pytest.skip(text)
