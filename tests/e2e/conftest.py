@@ -1,12 +1,13 @@
 """A kind cluster made (or taken) as pytest-kind does it, and somebody at a shell beside it.
 
 Options of pytest-kind: --cluster-name, --keep-cluster, --kubeconfig, --kind-image, --kind-bin. A cluster of that name
-that exists is taken and stays.
+that exists is taken and stays. NETPOL_E2E_PLUGIN: another plugin than that of this tree.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,10 +21,12 @@ from pytest_kind import KindCluster
 from kubectl_netpol.node.debug_pod import MANAGED_BY, TOOL
 from tests.e2e import images, require
 from tests.e2e.cluster import Cluster
-from tests.system.conftest import plugin_bin
+from tests.system.conftest import plugin_bin as of_this_tree
 
 Json = dict[str, Any]
-__all__ = ["plugin_bin"]
+__all__ = ["of_this_tree"]
+PLUGIN = "NETPOL_E2E_PLUGIN"
+"""A directory with the plugin and its completer, such as one that was unpacked from krew's archive."""
 HERE = Path(__file__).parent
 
 
@@ -59,6 +62,14 @@ def cluster(kind_cluster: KindCluster) -> Iterator[Cluster]:
     made.set_up()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def plugin_bin(request: pytest.FixtureRequest) -> Path:
+    """What is on PATH."""
+    named = os.environ.get(PLUGIN)
+    found: Path = Path(named).absolute() if named else request.getfixturevalue("of_this_tree")
+    return found
 
 
 @dataclass
