@@ -80,11 +80,12 @@ def _controller(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         Evidence(f"ConfigMap kube-system/{settings.CONFIG_MAP} {settings.CONTROLLER_KEY}", value),
         Evidence("PolicyEndpoints in the API", str(len(_endpoints_of(world)))),
     )
-    switch = Remedy(
-        f"kubectl -n kube-system patch configmap {settings.CONFIG_MAP} --type merge "
-        f"""-p '{{"data":{{"{settings.CONTROLLER_KEY}":"true"}}}}'""",
-        "all policies of the cluster begin to be enforced",
-    )
+    if any(name_of(one) == settings.CONFIG_MAP for one in world.snapshot.items("configmaps")):
+        command = f"""patch configmap {settings.CONFIG_MAP} --type merge -p '{{"data":{{"{key}":"true"}}}}'"""
+    else:
+        # EKS Auto Mode makes none.
+        command = f"create configmap {settings.CONFIG_MAP} --from-literal={key}=true"
+    switch = Remedy(f"kubectl -n kube-system {command}", "all policies of the cluster begin to be enforced")
     yield _made(findings.CONTROLLER_OFF, title, evidence, (switch,))
 
 
