@@ -454,7 +454,8 @@ def _invoke(arguments: list[str]) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error.format_message(), file=sys.stderr)
                 return int(ExitCode.USAGE)
-            return _say(str(error.format_message()), f"see {PROGRAM} --help", ExitCode.USAGE)
+            verb = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+            return _say(str(error.format_message()), f"see {verb} --help", ExitCode.USAGE)
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from error
         raise

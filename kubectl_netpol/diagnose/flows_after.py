@@ -75,7 +75,8 @@ class _Rules:
     def __init__(self, pod: Json, before: World, hypothesis: Hypothesis) -> None:
         self.pod, self.before, self.after = pod, before, hypothesis.world
         self.changed = hypothesis.namespaces
-        self.strict = cni_of(before).mode == "strict"
+        mode = cni_of(before).mode
+        self.strict, self.standard = mode == "strict", mode == "standard"
         self._known: dict[tuple[Any, ...], tuple[Verdict, Verdict]] = {}
 
     def judged(self, flow: EstablishedFlow, interface: InterfaceView) -> FlowAfter | bool | None:
@@ -91,7 +92,8 @@ class _Rules:
         was, found = self._both(self.pod, flow.direction, asked, shapes(view.maps), default, interface.ifindex)
         if found.decision is Decision.NONE:
             # The enforcing mode decides; a pod that no policy concerns now shows it.
-            return True if was.decision is Decision.NONE and default == layouts.DEFAULT_ALLOW else None
+            opened = default == layouts.DEFAULT_ALLOW if was.decision is Decision.NONE else self.standard
+            return True if opened else None
         if found.decision is not Decision.DENY:
             return True if found.decision is Decision.ALLOW else None
         cut = self._cut(flow, interface, view, default, self.after)
@@ -143,7 +145,7 @@ class _Rules:
         if found.decision is Decision.UNKNOWN and was.decision is not Decision.UNKNOWN:
             return None
         if found.decision is Decision.NONE and was.decision is not Decision.NONE:
-            return None
+            return True if self.standard else None
         if found.decision is not Decision.DENY or was.decision is Decision.DENY:
             return True
         return FlowAfter(flow, f"{direction} of {ref(pod)}", None, found.why)

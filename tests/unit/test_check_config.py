@@ -476,6 +476,21 @@ def test_a_defect_that_needs_that_a_crd_is_not_there(absent, told):
     assert any("without the CRD" in evidence.value for evidence in one.evidence) is told
 
 
+@pytest.mark.parametrize(
+    ("case", "starts"),
+    [
+        ("controller off", "kubectl -n kube-system patch configmap amazon-vpc-cni --type merge "),
+        (
+            "no ConfigMap and no PolicyEndpoints",
+            "kubectl -n kube-system create configmap amazon-vpc-cni --from-literal=",
+        ),
+    ],
+)
+def test_the_controller_is_switched_on_where_there_is_no_configmap_too(case, starts):
+    [one] = [one for one in made(CASES[case].edit).found() if one.code == "NPE601"]
+    assert [remedy.command.startswith(starts) for remedy in one.remedies] == [True]
+
+
 def test_several_defects_are_one_finding():
     one = next(f for f in made(lambda o: o.releases("v1.16.4", "v1.0.8")).found() if f.code == "NPE605")
     assert "more known defects)" in one.title

@@ -135,6 +135,9 @@ def test_wrong_usage_is_2_and_one_line(arguments, says, capsys):
     assert first.startswith("error: ")
     assert says in first
     assert len(hints) <= 1
+    if hints and hints[0].endswith(" --help"):
+        verb = "" if arguments == ["nope"] else f" {arguments[0]}"
+        assert hints == [f"hint: see kubectl netpol-ebpf{verb} --help"]
 
 
 @pytest.mark.parametrize(

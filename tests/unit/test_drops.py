@@ -317,11 +317,19 @@ def said(found: DropReport) -> str:
     return report.as_text(found, False, True)
 
 
+@pytest.mark.parametrize(("given", "enforce"), [("true", '"enableNetworkPolicy":"true",'), ("false", "")])
+def test_switching_the_log_on_leaves_the_enforcement_as_it_is(given: str, enforce: str) -> None:
+    """All configuration values of the add-on are replaced by those of the command."""
+    found = asked(args=(f"--enable-network-policy={given}",))
+    assert f"""--configuration-values '{{{enforce}"nodeAgent":{{"enablePolicyEventLogs":"true"}}}}'""" in said(found)
+
+
 def test_logging_that_is_off_is_said() -> None:
     found = asked(args=())
     assert "NPE615 info CONFIG: the agent logs no flows (--enable-policy-event-logs" in said(found)
     assert [one.code for one in found.findings] == ["NPE615"] and not asked().findings
     assert "aws eks update-addon" in said(found) and '"enablePolicyEventLogs":"true"' in said(found)
+    assert "addon.configurationValues` shows" in said(found)
     assert "no drops are known of" in said(found)
     assert dropping.exit_code(found) == 3
     again = asked(line(TRUE_IP, NGINX_IP), args=())

@@ -36,6 +36,7 @@ from tests.unit.builders import (
     service,
     service_port,
 )
+from tests.unit.modelled_node import aws_node
 
 TRUE_IP, FALSE_IP, NGINX_IP = (p["status"]["podIP"] for p in (ACCESS_TRUE, ACCESS_FALSE, NGINX))
 APPLIED_PAIR, ALLOW_PAIR = 5, 2
@@ -297,6 +298,20 @@ def test_a_cluster_without_the_crd_enforces_nothing_with_the_change_either():
 def test_flows_of_a_released_pod_hang_on_the_enforcing_mode():
     found = ask(with_flows(flow_in(TRUE_IP)), removed=["access-nginx"])
     assert (found.what_if.flows.undecided, found.decision.value) == (1, "unknown")
+
+
+def test_flows_of_a_released_pod_go_on_in_standard_mode():
+    mode = {"daemonsets": [aws_node(env={"NETWORK_POLICY_ENFORCING_MODE": "standard"})]}
+    found = ask(with_flows(flow_in(TRUE_IP), **mode), removed=["access-nginx"])
+    assert "ingress would be open (standard enforcing mode)" in found.answer
+    assert (found.what_if.flows.total, found.what_if.flows.undecided, found.decision.value) == (1, 0, "allow")
+    peer = policy("release", selects={"access": "true"}, types=["Egress"], egress=[{"to": [{"podSelector": {}}]}])
+    resolved = endpoint("release", pods=[ACCESS_TRUE], egress=[entry(NGINX_IP)])
+    both = {"networkpolicies": [peer], "policyendpoints": [resolved]}
+    states = {0: DEFAULT_ALLOW, 1: DEFAULT_ALLOW}
+    for known, undecided in ((mode, 0), ({}, 1)):
+        found = ask(with_flows(flow_in(TRUE_IP, ALLOW_PAIR), states=states, **both, **known), removed=["release"])
+        assert (found.what_if.flows.total, found.what_if.flows.undecided) == (1, undecided)
 
 
 def test_a_flow_through_a_service_is_judged_behind_it():

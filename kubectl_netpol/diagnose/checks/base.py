@@ -208,6 +208,19 @@ UPGRADE = Remedy(
     f"{ADD_ON} --addon-version VERSION --resolve-conflicts PRESERVE",
     f"{ROLLS}; VERSION is one of those that `aws eks describe-addon-versions --addon-name vpc-cni` lists",
 )
+VALUES = (
+    f"{ROLLS}; replaces the add-on's other configuration values: add those that `aws eks describe-addon --cluster-name "
+    "CLUSTER --addon-name vpc-cni --query addon.configurationValues` shows"
+)
+
+
+def agent_values(cni: Cni, values: str, effect: str = VALUES) -> Remedy:
+    """``values`` (JSON) for the nodeAgent of the add-on. All of its values are replaced, and without
+    enableNetworkPolicy nothing is enforced any more: it goes along, but where the agent is told not to enforce."""
+    enforce = "" if cni.policy_enabled is False else '"enableNetworkPolicy":"true",'
+    return Remedy(f"""{ADD_ON} --configuration-values '{{{enforce}"nodeAgent":{values}}}'""", effect)
+
+
 RESTART_AGENT = (
     "pods of the node keep their programs and maps; only where the agent loads new ones, as after an upgrade, they are "
     "open in standard mode and closed in strict mode until it has filled them"

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_netpol.diagnose import findings
-from kubectl_netpol.diagnose.checks.base import ADD_ON, ROLLS, UPGRADE, NodeCase, Scope, restart_agent
+from kubectl_netpol.diagnose.checks.base import (
+    ADD_ON,
+    ROLLS,
+    UPGRADE,
+    VALUES,
+    NodeCase,
+    Scope,
+    agent_values,
+    restart_agent,
+)
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Kind, Remedy
 from kubectl_netpol.policy import cni as settings
 from kubectl_netpol.policy import nodes as node_kinds
@@ -17,7 +26,6 @@ from kubectl_netpol.policy.world import World, labels_of, name_of, namespace_of,
 Json = dict[str, Any]
 
 DAEMONSET = "DaemonSet kube-system/aws-node"
-VALUES = f"{ROLLS}; replaces the add-on's other configuration values"
 SHOWN = 3
 MANY_RESTARTS = 5
 ENGINES = ("calico-node", "cilium", "antrea-agent", "kube-router", "weave-net", "canal", "ovnkube-node")
@@ -72,11 +80,12 @@ def _controller(scope: Scope, *, wanted: bool) -> Iterator[Finding]:
         Evidence(f"ConfigMap kube-system/{settings.CONFIG_MAP} {settings.CONTROLLER_KEY}", value),
         Evidence("PolicyEndpoints in the API", str(len(_endpoints_of(world)))),
     )
-    switch = Remedy(
-        f"kubectl -n kube-system patch configmap {settings.CONFIG_MAP} --type merge "
-        f"""-p '{{"data":{{"{settings.CONTROLLER_KEY}":"true"}}}}'""",
-        "all policies of the cluster begin to be enforced",
-    )
+    if any(name_of(one) == settings.CONFIG_MAP for one in world.snapshot.items("configmaps")):
+        command = f"""patch configmap {settings.CONFIG_MAP} --type merge -p '{{"data":{{"{key}":"true"}}}}'"""
+    else:
+        # EKS Auto Mode makes none.
+        command = f"create configmap {settings.CONFIG_MAP} --from-literal={key}=true"
+    switch = Remedy(f"kubectl -n kube-system {command}", "all policies of the cluster begin to be enforced")
     yield _made(findings.CONTROLLER_OFF, title, evidence, (switch,))
 
 
@@ -306,7 +315,7 @@ def _agent(name: str, pod: Json | None, scope: Scope) -> Iterator[Finding]:
         title = f"the agent on node {name} does not run ({waiting}): changes of policies do not reach its pods"
         there = f"pod {ref(pod)} container {settings.AGENT}: {waiting}, {status.get('restartCount', 0)} restarts"
     else:
-        yield from _restarts(name, pod, status)
+        yield from _restarts(name, pod, status, scope)
         return
     evidence = (
         Evidence(f"pods k8s-app=aws-node on node {name}", there),
@@ -321,7 +330,7 @@ def _agent(name: str, pod: Json | None, scope: Scope) -> Iterator[Finding]:
     yield _on_node(found, name)
 
 
-def _restarts(name: str, pod: Json, status: Json | None) -> Iterator[Finding]:
+def _restarts(name: str, pod: Json, status: Json | None, scope: Scope) -> Iterator[Finding]:
     """User pain, row 21: memory, file descriptors, crash loops."""
     count = int((status or {}).get("restartCount") or 0)
     last = _last(status or {})
@@ -334,9 +343,7 @@ def _restarts(name: str, pod: Json, status: Json | None) -> Iterator[Finding]:
         Evidence("its last end", last or "not known"),
     )
     logs = Remedy(f"kubectl -n kube-system logs {name_of(pod)} -c {settings.AGENT} --previous", NO_EFFECT)
-    memory = Remedy(
-        f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"resources":{{"limits":{{"memory":"1Gi"}}}}}}}}'""", VALUES
-    )
+    memory = agent_values(scope.cni, '{"resources":{"limits":{"memory":"1Gi"}}}')
     found = _made(findings.AGENT_RESTARTS, title, evidence, (logs, memory), f"node {name}")
     yield _on_node(found, name)
 
@@ -530,11 +537,7 @@ def no_flow_log(cni: settings.Cni) -> Iterator[Finding]:
         Evidence(f"{DAEMONSET}, container {settings.AGENT}", given),
         Evidence("the agent's flow log", "written only with --enable-policy-event-logs=true"),
     )
-    on = Remedy(
-        f"""{ADD_ON} --configuration-values '{{"nodeAgent":{{"enablePolicyEventLogs":"true"}}}}'""",
-        VALUES,
-    )
-    yield _made(findings.NO_FLOW_LOG, title, evidence, (on,))
+    yield _made(findings.NO_FLOW_LOG, title, evidence, (agent_values(cni, '{"enablePolicyEventLogs":"true"}'),))
 
 
 def _given_flag(cni: settings.Cni) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_netpol.diagnose import findings
 from kubectl_netpol.diagnose.checks.attached import restricting
-from kubectl_netpol.diagnose.checks.base import UPGRADE, NodeCase, PodCase, recreate
+from kubectl_netpol.diagnose.checks.base import UPGRADE, VALUES, NodeCase, PodCase, agent_values, recreate
 from kubectl_netpol.diagnose.flows import EstablishedFlow, flows_of
 from kubectl_netpol.model.finding import NO_EFFECT, Evidence, Finding, Remedy
 from kubectl_netpol.model.flow import Direction, port_text
@@ -104,11 +104,10 @@ def _full(case: NodeCase, table: MapView) -> Iterator[Finding]:
         evidence.append(
             Evidence("nf_conntrack of the node", f"{agent['nf_conntrack_count']} of {agent.get('nf_conntrack_max')}")
         )
-    more = Remedy(
-        "aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --configuration-values "
-        """'{"nodeAgent":{"conntrackCacheTableSize":"1048576"}}'""",
-        "restarts aws-node on all nodes and replaces the add-on's other configuration values; the size counts for "
-        "nodes that start after it",
+    more = agent_values(
+        case.scope.cni,
+        '{"conntrackCacheTableSize":"1048576"}',
+        f"the size counts for nodes that start after it; {VALUES}",
     )
     yield case.made(findings.TABLE_FULL, title, evidence, (more,))
 
