@@ -103,6 +103,12 @@ def test_a_node_has_its_name_when_it_is_whole(workshop: Workshop) -> None:
     assert [call.split()[0] for call in workshop.called() if call.split()[-1] == "netpol-e2e-node:v0"] == ["commit"]
 
 
+def test_a_path_that_debootstrap_does_not_take_is_told(workshop: Workshop) -> None:
+    done = workshop.do("need")
+    said = f"error: debootstrap takes no path with a space: {workshop.out}; name another FOLDER\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_any_shell_reads_the_variables(workshop: Workshop) -> None:
     done = workshop.do("variables")
     script = 'eval "$1"; printf %s "$NETPOL_E2E_KIND"'
