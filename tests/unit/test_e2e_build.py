@@ -1,4 +1,4 @@
-"""tests/e2e/images/build: what was begun and not ended is made again, and nothing half-made is taken for whole.
+"""What makes images and daemon for tests/e2e: what was begun and not ended is made again, nothing half-made is taken.
 
 Its functions are called one by one, with stand-ins for the programs that build.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 BUILD = Path(__file__).parents[1] / "e2e" / "images" / "build"
+DOCKERD = BUILD.parents[1] / "machine" / "docker"
 GO = """
 [ "$1" = build ] || exit 0
 echo built >>"$CALLS"
@@ -106,6 +108,25 @@ def test_a_node_has_its_name_when_it_is_whole(workshop: Workshop) -> None:
 def test_a_path_that_debootstrap_does_not_take_is_told(workshop: Workshop) -> None:
     done = workshop.do("need")
     said = f"error: debootstrap takes no path with a space: {workshop.out}; name another FOLDER\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("ends", ["exit 1", "exit 0"])
+def test_a_docker_daemon_that_ends_is_not_waited_for(workshop: Workshop, tmp_path: Path, ends: str) -> None:
+    workshop.put(workshop.tools / "docker", "exit 1")
+    for name in ("runc", "jq", "iptables"):
+        workshop.put(workshop.tools / name, "")
+    workshop.put(workshop.tools / "dockerd", f"echo no rights; {ends}")
+    begun = time.monotonic()
+    done = subprocess.run(
+        [DOCKERD],
+        env={"PATH": f"{workshop.tools}:/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert time.monotonic() - begun < 15
+    said = f"error: dockerd does not answer; {tmp_path}/dockerd.log ends with:\nno rights\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 
