@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -81,11 +82,34 @@ def check_glibc(folder: Path, allowed: str | None) -> str:
     return f"needs glibc {major}.{minor} or newer"
 
 
+def glibc_version(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version such as 2.28")
+    return text
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Under its name there is all of it or nothing: krew/manifest takes what is there."""
+    half = file.with_name(f".{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            half.write_bytes(data)
+            half.replace(file)
+        finally:
+            half.unlink(missing_ok=True)
+    except OSError as error:
+        raise SystemExit(f"error: {file} could not be written: {error.strerror}") from None
+
+
 def main() -> None:
     flags = argparse.ArgumentParser(prog="krew/build")
     flags.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
-    flags.add_argument("--max-glibc", help="fail where the archive needs a newer GNU C library, as in 2.28")
-    flags.add_argument("output", nargs="?", type=Path, default=Path("dist"))
+    flags.add_argument("--from", dest="start", type=Path, default=Path(), help=argparse.SUPPRESS)
+    flags.add_argument(
+        "--max-glibc", type=glibc_version, help="fail where the archive needs a newer GNU C library, as in 2.28"
+    )
+    flags.add_argument("output", nargs="?", type=Path, help="directory; without: dist of the checkout")
     given = flags.parse_args()
     work = given.work.resolve()
 
@@ -105,11 +129,11 @@ def main() -> None:
     bom = complete(environment(interpreter()), installed_files(report), wheel)
     listed = text(sbom.extend(bom, held, packages, BUILD / "wheels", packed))
 
-    given.output.mkdir(parents=True, exist_ok=True)
+    output = given.start / given.output if given.output else Path("dist")
     version = wheel.name.split("-")[1]
-    file = given.output / f"netpol-ebpf_v{version}_{system}_{arch}.tar.gz"
-    file.write_bytes(packed)
-    file.with_name(file.name.replace(".tar.gz", ".cdx.json")).write_text(listed)
+    file = output / f"netpol-ebpf_v{version}_{system}_{arch}.tar.gz"
+    write_whole(file, packed)
+    write_whole(file.with_name(file.name.replace(".tar.gz", ".cdx.json")), listed.encode())
     print(f"{file}: {len(packed) / 1e6:.1f} MB", *filter(None, [needs]), sep=", ")
 
 

@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("template.yaml")
 TAG = "{{ .TagName }}"
 ARCHIVE = re.compile(r'\{\{addURIAndSha "([^"]+)" \.TagName \}\}')
 PLATFORM = re.compile(r"(?m)^  - selector:\n(?:    .*\n?)+")
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"[A-Za-z0-9-]+/(?!\.{1,2}\Z)[A-Za-z0-9_.-]+")
 
 
 class Missing(Exception):
@@ -49,7 +49,10 @@ def fill(template: str, tag: str, folder: Path, only_built: bool) -> str:
                 return ""
             raise
 
-    return PLATFORM.sub(platform, template.replace(TAG, tag))
+    text = PLATFORM.sub(platform, template.replace(TAG, tag))
+    if not PLATFORM.search(text):
+        raise Missing(f"there is no archive of {tag} in {folder}: krew/build makes one")
+    return text
 
 
 def main() -> None:
@@ -57,11 +60,12 @@ def main() -> None:
     flags.add_argument("--repository", required=True, metavar="OWNER/NAME", help="the GitHub repository of the release")
     flags.add_argument("--tag", help="the release, as in v0.1.0; without: the version of the product")
     flags.add_argument(
-        "--archives", type=Path, default=Path("dist"), metavar="DIR", help="where the archives are; without: dist"
+        "--archives", type=Path, metavar="DIR", help="where the archives are; without: dist of the checkout"
     )
     flags.add_argument("--only-built", action="store_true", help="leave out machines for which there is no archive")
     flags.add_argument("--bot", action="store_true", help="write the template for krew-release-bot instead")
-    flags.add_argument("output", type=Path, nargs="?", default=Path("krew/netpol-ebpf.yaml"))
+    flags.add_argument("output", type=Path, nargs="?", help="without: krew/netpol-ebpf.yaml of the checkout")
+    flags.add_argument("--from", dest="start", type=Path, default=Path(), help=argparse.SUPPRESS)
     given = flags.parse_args()
     if not REPOSITORY.fullmatch(given.repository):
         flags.error(f"{given.repository} is not OWNER/NAME")
@@ -69,10 +73,14 @@ def main() -> None:
     if tag != f"v{version()}":
         flags.error(f"{tag} is not the tag of version {version()}")
     template = body(given.repository)
+    archives = given.start / given.archives if given.archives else Path("dist")
+    output = given.start / given.output if given.output else Path("krew/netpol-ebpf.yaml")
     try:
-        given.output.write_text(template if given.bot else fill(template, tag, given.archives, given.only_built))
+        output.write_text(template if given.bot else fill(template, tag, archives, given.only_built))
     except Missing as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {output} could not be written: {error.strerror}") from None
 
 
 def version() -> str:

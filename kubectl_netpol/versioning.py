@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kubectl_netpol import __version__
 from kubectl_netpol.cluster.connection import may_connect
-from kubectl_netpol.errors import ApiError, NetpolError, UsageError
+from kubectl_netpol.cluster.parallel import WAKE_SECONDS, Pool
+from kubectl_netpol.errors import ApiError, ConnectionFailed, NetpolError, UsageError
 from kubectl_netpol.model.version import Client, Cluster, Image
 from kubectl_netpol.options import Common
 from kubectl_netpol.progress import Progress
@@ -24,6 +27,8 @@ Json = dict[str, Any]
 
 SECONDS = 3.0
 """For one request, where --request-timeout does not say otherwise: nobody waits long for a version."""
+SPARE_SECONDS = 1.0
+"""What a request may take more, so that its own time limit is the first to be told."""
 
 
 def version(common: Common, client_only: bool) -> None:
@@ -63,7 +68,7 @@ def _cluster(flags: ConnectionFlags, progress: Progress) -> Cluster:
     try:
         api = Api(connect(replace(flags, request_timeout=flags.request_timeout or SECONDS)))
         progress.step("reading versions")
-        server = _text(api.get("/version"), "gitVersion")
+        server = _text(_get(api, "/version"), "gitVersion")
     except UsageError as error:
         if flags.kubeconfig or flags.context or flags.cluster or flags.user or flags.as_groups or flags.as_uid:
             raise
@@ -73,12 +78,25 @@ def _cluster(flags: ConnectionFlags, progress: Progress) -> Cluster:
     return _with_cni(Cluster(server), api)
 
 
+def _get(api: Api, path: str) -> Json:
+    """With an end for all of it: the time limit of a request is one for each piece of its answer, and a server that
+    says "later" is asked again. Raises as ``Api.get``, and ``ConnectionFailed`` at the end."""
+    seconds = api.connection.request_timeout
+    until = time.monotonic() + seconds + SPARE_SECONDS
+    with Pool(api.get, 1) as pool:
+        asked = pool.submit(path)
+        while time.monotonic() < until:
+            if wait([asked], WAKE_SECONDS).done:
+                return asked.result()
+    raise ConnectionFailed(f"no whole answer from {api.host} to GET {path} in {seconds:g} s")
+
+
 def _with_cni(cluster: Cluster, api: Api) -> Cluster:
     """By the images of the DaemonSet, which is the one object that the plugin reads of it."""
     from kubectl_netpol.cluster.settings import AWS_NODE
 
     try:
-        found = api.get(AWS_NODE)
+        found = _get(api, AWS_NODE)
         containers = {str(one.get("name")): one for one in found["spec"]["template"]["spec"]["containers"]}
         status = found.get("status") or {}
         return replace(

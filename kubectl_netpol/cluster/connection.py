@@ -70,8 +70,16 @@ def may_connect(flags: ConnectionFlags) -> bool:
         or flags.user
         or flags.server
         or os.environ.get("KUBERNETES_SERVICE_HOST")
-        or any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file)
+        or any(_may_be_there(file) for file in files.split(os.pathsep) if file)
     )
+
+
+def _may_be_there(file: str) -> bool:
+    """What cannot be looked at may be there: whoever reads it says what is wrong with it."""
+    try:
+        return Path(file).expanduser().exists()
+    except (OSError, RuntimeError):
+        return True
 
 
 def connect(flags: ConnectionFlags) -> Connection:
@@ -111,7 +119,8 @@ def _not_empty(path: str) -> str:
 
 
 def _is_empty(file: Path) -> bool:
-    return not file.is_dir() and file.stat().st_size == 0
+    # A pipe, as the shell makes of <(...), has no size.
+    return not file.is_dir() and not file.is_fifo() and file.stat().st_size == 0
 
 
 def _merged(merger: Any) -> Any:
@@ -198,7 +207,10 @@ def _apply_overrides(configuration: Any, flags: ConnectionFlags) -> None:
 
 def _override(configuration: Any, flags: ConnectionFlags) -> None:
     if flags.server:
-        configuration.host = flags.server.rstrip("/")
+        try:
+            configuration.host = flags.server.rstrip("/")
+        except ValueError as error:
+            raise UsageError(f"--server {flags.server}: {error}") from error
     for attribute, value in (
         ("ssl_ca_cert", flags.certificate_authority),
         ("cert_file", flags.client_certificate),

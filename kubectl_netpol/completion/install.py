@@ -63,8 +63,8 @@ def install(directory: str = "") -> Done:
 
 def uninstall(directory: str = "") -> Done:
     """Remove what ``install`` wrote: there, or wherever it is on PATH. Files of others stay. Raises ``NetpolError``."""
-    paths = [Path(directory).expanduser() / NAME] if directory else [one / NAME for one in _on_path()]
-    found = [path for path in paths if os.path.lexists(path)]
+    places = [_given(directory)] if directory else _on_path()
+    found = [path for path in (place / NAME for place in places) if os.path.lexists(path)]
     others = [path for path in found if not _is_ours(path)]
     removed = []
     for path in filter(_is_ours, found):
@@ -89,10 +89,11 @@ def _brought_along() -> Path | None:
 
 def _place(directory: str) -> Path:
     if directory:
-        place = Path(directory).expanduser()
-        if not place.is_dir():
+        place = _given(directory)
+        # Path.is_dir raises for a name that is too long, and below a directory that may not be searched.
+        if not os.path.isdir(place):  # noqa: PTH112
             raise UsageError(f"--dir {directory} is not a directory")
-        return place.absolute()
+        return place
     plugin = shutil.which(PLUGIN)
     if plugin is None:
         raise UsageError(f"{PLUGIN} is not on PATH, where kubectl looks for it and for its completions")
@@ -103,6 +104,15 @@ def _place(directory: str) -> Path:
         f"no directory of PATH can be written, neither {Path(plugin).parent} nor one of your home",
         "--dir DIRECTORY writes there; or `kubectl netpol-ebpf completion script` prints the file",
     )
+
+
+def _given(directory: str) -> Path:
+    try:
+        return Path(directory).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"--dir {directory}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--dir {directory}: the working directory is gone ({error.strerror})") from error
 
 
 def _own() -> Iterator[Path]:

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e import images
 from tests.lab import require
 
+ANSWER_SECONDS = 60.0
 PULL_SECONDS = 600
 
 
@@ -20,7 +21,7 @@ class MissingError(Exception):
     """What is not there, and what can be done."""
 
 
-def _run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, timeout: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -29,18 +30,26 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1] if lines else f"exit code {done.returncode}"
 
 
+def _answer_of_docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A daemon that hangs takes a request and says nothing."""
+    try:
+        return _run("docker", *arguments, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise MissingError(f"no Docker: the daemon does not answer within {ANSWER_SECONDS:g} s") from None
+
+
 def docker() -> None:
     """The daemon has to be on this machine: the datapath is loaded into the node's network from here."""
     if shutil.which("docker") is None:
         raise MissingError("no Docker: the program docker is not installed (tests/e2e/machine/docker installs it)")
-    done = _run("docker", "info", "--format", "{{.ServerVersion}}")
+    done = _answer_of_docker("info", "--format", "{{.ServerVersion}}")
     if done.returncode != 0:
         raise MissingError(f"no Docker: {_last_line(done)} (tests/e2e/machine/docker starts a daemon)")
 
 
 def image(reference: str, purpose: str, variable: str) -> None:
     """In Docker's store, pulled if need be."""
-    if _run("docker", "image", "inspect", reference).returncode == 0:
+    if _answer_of_docker("image", "inspect", reference).returncode == 0:
         return
     try:
         done = _run("docker", "pull", "--quiet", reference, timeout=PULL_SECONDS)

@@ -5,6 +5,7 @@ One module, so that the archive is built in one process: twice, in two checkouts
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -352,6 +353,32 @@ def test_krew_refuses_another_archive_than_that_of_the_manifest(
     assert user.installed() == []
 
 
+# what cannot be done ---------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that is there is one that krew/manifest puts its sum of into a manifest."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "dist" / "archive.tar.gz"
+    make.write_whole(file, b"old")
+    monkeypatch.setattr(make.Path, "replace", full)
+    with pytest.raises(SystemExit, match=r"^error: \S+archive\.tar\.gz could not be written: No space left on device"):
+        make.write_whole(file, b"new")
+    assert os.listdir(file.parent) == [file.name] and file.read_bytes() == b"old"
+    with pytest.raises(SystemExit, match="could not be written: "):
+        make.write_whole(file / "archive.tar.gz", b"new")
+
+
+@pytest.mark.parametrize("wrong", ["abc", "2", "2.x", ""])
+def test_a_version_of_glibc_that_is_none_is_a_wrong_argument(wrong: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a version such as 2\.28"):
+        make.glibc_version(wrong)
+    assert make.glibc_version("2.28") == "2.28"
+
+
 # the manifest ----------------------------------------------------------------------------------------------------
 
 
@@ -375,8 +402,8 @@ def test_the_bots_template_differs_by_the_repository_alone() -> None:
         )
 
 
-def manifest_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ROOT / "krew" / "manifest", *arguments], cwd="/", text=True, capture_output=True)
+def manifest_command(*arguments: str, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ROOT / "krew" / "manifest", *arguments], cwd=cwd, text=True, capture_output=True)
 
 
 def test_the_command_writes_the_manifest_and_says_what_is_missing(tmp_path: Path) -> None:
@@ -394,6 +421,30 @@ def test_the_command_writes_the_manifest_and_says_what_is_missing(tmp_path: Path
     for wrong in (("--repository", "https://example.org/a/b"), ("--repository", "a/b", "--tag", "v0.0.0")):
         done = manifest_command(*wrong, str(out))
         assert (done.returncode, "error: " in done.stderr) == (2, True)
+
+
+def test_paths_are_those_of_who_calls_it(tmp_path: Path) -> None:
+    (tmp_path / file_name(TAG, *FIVE[0])).write_bytes(b"archive")
+    flags = ("--repository", "a/b", "--archives", ".", "--only-built", "out.yaml")
+    done = manifest_command(*flags, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hashlib.sha256(b"archive").hexdigest() in (tmp_path / "out.yaml").read_text()
+
+
+def test_a_manifest_that_nobody_could_use_is_not_written(tmp_path: Path) -> None:
+    flags = ("--only-built", "--archives", str(tmp_path))
+    done = manifest_command("--repository", "a/b", *flags, str(tmp_path / "out.yaml"))
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: there is no archive of {TAG} in {tmp_path}: krew/build makes one\n",
+    )
+    (tmp_path / file_name(TAG, *FIVE[0])).write_bytes(b"archive")
+    done = manifest_command("--repository", "a/b", *flags, "/dev/full")
+    assert (done.returncode, done.stderr) == (1, "error: /dev/full could not be written: No space left on device\n")
+    for wrong in ("a/..", "../..", "a_b/c", "\u00e9/b", "a/b\n"):
+        done = manifest_command("--repository", wrong, *flags, str(tmp_path / "out.yaml"))
+        assert (done.returncode, "is not OWNER/NAME" in done.stderr) == (2, True), wrong
+    assert not (tmp_path / "out.yaml").exists()
 
 
 def test_the_manifest_keeps_to_the_habits_of_krew_index() -> None:

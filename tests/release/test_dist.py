@@ -52,6 +52,42 @@ def built(directory: Path, umask: int, zone: str) -> Path:
     return directory / "dist"
 
 
+def source(directory: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    """scripts/source, in a directory with two files and a space in its name."""
+    (directory / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "source", directory / "scripts")
+    (directory / "kept").write_text("kept")
+    (directory / "lost").write_text("lost")
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(directory.parent)}
+    return subprocess.run(
+        ["sh", "-c", 'cd "$1"; eval "$2"; scripts/source "$3"', "sh", directory, SETUPS[directory.name], to],
+        env=environment,
+        text=True,
+        capture_output=True,
+    )
+
+
+SETUPS = {
+    "all there": "git init -q; git add -A; echo new >untracked; echo changed >kept",
+    "one is gone": "git init -q; git add -A; rm lost",
+    "no checkout": "",
+}
+
+
+def test_the_source_is_what_is_tracked_as_it_is_now(tmp_path: Path) -> None:
+    done = source(tmp_path / "all there", tmp_path / "to here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(os.listdir(tmp_path / "to here")) == ["kept", "lost", "scripts"]
+    assert (tmp_path / "to here" / "kept").read_text() == "changed\n"
+    assert sorted(os.listdir(tmp_path)) == ["all there", "to here"]
+
+
+@pytest.mark.parametrize(("name", "says"), [("one is gone", "lost"), ("no checkout", "not a git repository")])
+def test_a_source_that_is_not_whole_is_not_built_from(name: str, says: str, tmp_path: Path) -> None:
+    done = source(tmp_path / name, tmp_path / "to")
+    assert done.returncode != 0 and says in done.stderr
+
+
 @dataclass(frozen=True)
 class Twice:
     first: Path

@@ -431,6 +431,21 @@ def test_install_into_a_directory(place: Path, tmp_path: Path) -> None:
     assert install.uninstall().text.count("removed") == 2
 
 
+def test_a_directory_that_cannot_be_one(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for do in (install.install, install.uninstall):
+        with pytest.raises(UsageError, match="--dir ~nobody-of-that-name/bin: Could not determine home directory"):
+            do("~nobody-of-that-name/bin")
+    with pytest.raises(UsageError, match="is not a directory"):
+        install.install("x" * 300)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for do in (install.install, install.uninstall):
+        with pytest.raises(UsageError, match=r"--dir \.: the working directory is gone"):
+            do(".")
+
+
 def test_files_of_others_stay(place: Path, tmp_path: Path) -> None:
     path, target = place / install.NAME, tmp_path / "target"
     target.write_text("theirs")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +14,7 @@ from kubernetes.config import kube_config
 
 from kubectl_netpol.cluster import connection
 from kubectl_netpol.cluster.api import Api
-from kubectl_netpol.cluster.connection import ConnectionFlags, connect
+from kubectl_netpol.cluster.connection import ConnectionFlags, connect, may_connect
 from kubectl_netpol.errors import ConnectionFailed, UsageError
 
 
@@ -167,6 +170,31 @@ def test_a_directory_is_no_kubeconfig(tmp_path):
 
 
 # ---- without a kubeconfig
+
+
+def test_a_home_that_nobody_has_is_no_crash(monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "~nobody-of-that-name/config")
+    assert may_connect(ConnectionFlags())
+    with pytest.raises(UsageError, match="kubeconfig ~nobody-of-that-name/config: Could not determine home directory"):
+        connect(ConnectionFlags(kubeconfig="~nobody-of-that-name/config"))
+
+
+def test_a_server_that_is_no_address_is_one_line(kubeconfig):
+    flags = ConnectionFlags(kubeconfig=str(kubeconfig(config("a"))), server="https://[::1")
+    with pytest.raises(UsageError, match=r"^--server https://\[::1: Invalid IPv6 URL"):
+        connect(flags)
+
+
+def test_a_kubeconfig_may_come_through_a_pipe(kubeconfig, tmp_path):
+    """As in `--kubeconfig <(...)`, which kubectl reads."""
+    text = Path(kubeconfig(config("a"))).read_text()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+    writing.start()
+    assert connect(ConnectionFlags(kubeconfig=str(pipe))).context == "a"
+    writing.join(10)
+    assert not writing.is_alive()
 
 
 def test_an_asked_kubeconfig_must_exist(tmp_path):

@@ -43,6 +43,14 @@ def test_no_daemon(stub: Stub) -> None:
         require.docker()
 
 
+def test_a_daemon_that_hangs(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(require, "ANSWER_SECONDS", 0.2)
+    stub("docker", "exec /bin/sleep 30")
+    for ask in (require.docker, lambda: require.image("some:1", "a thing", "SOME")):
+        with pytest.raises(require.MissingError, match=r"^no Docker: the daemon does not answer within 0\.2 s$"):
+            ask()
+
+
 def test_no_node_image(stub: Stub) -> None:
     stub("docker", '[ "$1" = pull ] && echo "Error: no such host" >&2; exit 1')
     with pytest.raises(require.MissingError) as told:

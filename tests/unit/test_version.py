@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +155,35 @@ def test_a_server_that_is_not_there(asker: Asker) -> None:
     out, err = asker.asks("--server", "https://127.0.0.1:1")
     assert "Server Version: unknown" in out
     assert err.startswith("warning: the cluster's versions are not known: no answer from https://127.0.0.1:1")
+
+
+def test_a_server_that_says_later_again_and_again(asker: Asker) -> None:
+    asker.server.faults.http(429, "/version", retry_after=10)
+    begun = time.monotonic()
+    _, err = asker.asks("--request-timeout", "1s")
+    assert time.monotonic() - begun < 6
+    assert err.startswith("warning: the cluster's versions are not known: no whole answer from https://127.0.0.1:")
+    assert err.endswith(" to GET /version in 1 s\n")
+
+
+def test_an_answer_that_drips(asker: Asker) -> None:
+    """Each byte comes within the time limit of a request."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(40):
+                    connection.sendall(b" ")
+                    time.sleep(0.2)
+
+        threading.Thread(target=drip, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        _, err = asker.asks("--server", address, "--request-timeout", "1s")
+    assert err == (
+        f"warning: the cluster's versions are not known: no whole answer from {address} to GET /version in 1 s\n"
+    )
 
 
 def test_objects_of_another_shape(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
