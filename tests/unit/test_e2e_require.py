@@ -14,8 +14,10 @@ Stub = Callable[[str, str], None]
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    """Puts a shell script on a PATH that has nothing else but the shell."""
+    """Puts a shell script on a PATH that has nothing else but the shell. No variable names another image or program."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    for one in images.ALL:
+        monkeypatch.delenv(one.variable, raising=False)
 
     def put(name: str, script: str) -> None:
         path = tmp_path / name
